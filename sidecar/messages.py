@@ -1,0 +1,178 @@
+"""What a conversation is made of.
+
+Values without behaviour: stored, sent and shown in this one form. A message's parts are in the
+order in which a person saw them; ids and parents belong to the message, never to its parts.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+JsonObject = dict[str, JsonValue]
+Role = Literal["user", "assistant"]
+MessageStatus = Literal["streaming", "complete", "cancelled", "interrupted", "error"]
+ToolStatus = Literal["ok", "error", "denied", "timeout", "cancelled", "unknown"]
+FinishReason = Literal["stop", "length", "step_limit", "content_filter", "refusal", "cancelled"]
+
+
+def _absent(value: object) -> bool:
+    return value is None
+
+
+def optional(description: str) -> Any:
+    """A field that is left out of the JSON when it has no value."""
+    return Field(default=None, exclude_if=_absent, description=description)
+
+
+class Value(BaseModel):
+    """An immutable value; its schema is built on first use, to keep the start short."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class Cost(Value):
+    amount: float
+    currency: str = "USD"
+    estimated: bool = Field(description="True when it comes from a price table.")
+
+
+class Usage(Value):
+    """Tokens, counted alike for every vendor."""
+
+    input: int = Field(default=0, description="Tokens read, the cached ones included.")
+    output: int = Field(default=0, description="Tokens written, those of reasoning included.")
+    cached: int = Field(default=0, description="Input tokens read from the vendor's cache.")
+    reasoning: int = Field(default=0, description="Output tokens spent on reasoning.")
+    cost: Cost | None = optional("What it cost, where that is known.")
+
+    def __add__(self, other: "Usage") -> "Usage":
+        return Usage(
+            input=self.input + other.input,
+            output=self.output + other.output,
+            cached=self.cached + other.cached,
+            reasoning=self.reasoning + other.reasoning,
+        )
+
+
+class ErrorInfo(Value):
+    """The programs' half of an error; the sentence for people stands beside it."""
+
+    code: str = Field(description="Stable; treat one that you do not know as `internal`.")
+    retryable: bool = Field(description="The same request may succeed later.")
+    retry_after_ms: int | None = optional("How long to wait before trying again.")
+    origin: Literal["client", "server", "provider", "mcp", "network"]
+    provider: str | None = optional("Which provider it concerns.")
+    server: str | None = optional("Which MCP server it concerns.")
+    http_status: int | None = optional("The vendor's HTTP status.")
+    detail: str | None = optional("More for a log or a tooltip, such as a server's last lines.")
+
+
+class TextPart(Value):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class ReasoningPart(Value):
+    type: Literal["reasoning"] = "reasoning"
+    text: str
+
+
+class ToolCallPart(Value):
+    type: Literal["tool_call"] = "tool_call"
+    tool_call_id: str
+    server: str | None = Field(description="The MCP server; null for a tool that we do not have.")
+    name: str = Field(description="The tool's name on its server.")
+    offered_as: str = Field(description="The name under which the model knows the tool.")
+    arguments: JsonObject
+    invalid_arguments: str | None = optional(
+        "What the model wrote, when it was no JSON object; `arguments` is then empty."
+    )
+
+
+class TextContent(Value):
+    type: Literal["text"] = "text"
+    text: str
+
+
+class MediaContent(Value):
+    """An image, a sound or a file of a tool's result, by name and size only."""
+
+    type: Literal["image", "audio", "file"]
+    mime: str
+    bytes: int
+
+
+class LinkContent(Value):
+    type: Literal["link"] = "link"
+    uri: str
+    name: str
+
+
+ToolContent = Annotated[TextContent | MediaContent | LinkContent, Field(discriminator="type")]
+
+
+class ToolResultPart(Value):
+    type: Literal["tool_result"] = "tool_result"
+    tool_call_id: str
+    status: ToolStatus
+    text: str = Field(description="The result as the model and the person read it.")
+    duration_ms: int
+    reason: str | None = optional("Why it was not run: unanswered, rule, off, person, …")
+    arguments_used: JsonObject | None = optional("The arguments, when the person changed them.")
+    content: tuple[ToolContent, ...] | None = optional("The result's blocks, where not only text.")
+    structured_content: JsonValue | None = optional("The result as the tool's schema has it.")
+    truncated: bool | None = optional("True when the text was cut to the limit.")
+
+
+Part = Annotated[
+    TextPart | ReasoningPart | ToolCallPart | ToolResultPart, Field(discriminator="type")
+]
+
+
+class Message(Value):
+    """One side's turn. An assistant's includes its tool calls and their results."""
+
+    message_id: str
+    parent_id: str | None
+    role: Role
+    parts: tuple[Part, ...]
+    status: MessageStatus = "complete"
+    model: str | None = optional("`provider/model` that wrote it.")
+    usage: Usage | None = optional("The sum over its steps.")
+    error: str | None = optional("Why it ended early, for a person.")
+    error_info: ErrorInfo | None = optional("Why it ended early, for a program.")
+    created_at: str = Field(description="RFC 3339, UTC.")
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.parts if part.type == "text")
+
+
+class Hints(Value):
+    """What a tool says of itself. An untrusted server's word, and only that."""
+
+    read_only: bool | None = None
+    destructive: bool | None = None
+    idempotent: bool | None = None
+    open_world: bool | None = None
+
+
+class Tool(Value):
+    """Something a model may call.
+
+    `name` is unique among all servers and fits every vendor (`[A-Za-z_][A-Za-z0-9_-]{0,63}`);
+    `server` and `server_name` are what people know it by. `digest` is a SHA-256 over what its
+    server says of it, `fingerprint` one over how that server is started.
+    """
+
+    name: str
+    server: str
+    server_name: str
+    title: str | None = None
+    description: str
+    input_schema: JsonObject
+    output_schema: JsonObject | None = None
+    hints: Hints = Hints()
+    trusted: bool = False
+    fingerprint: str
+    digest: str
