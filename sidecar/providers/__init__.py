@@ -1,0 +1,96 @@
+"""The only list of vendors' kinds, and how each is opened.
+
+Each kind's adapter is imported when the first provider of that kind is opened.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, assert_never
+from urllib.parse import urlsplit
+
+from sidecar.config import ProviderConfig, ProviderKind, TimeoutsConfig
+from sidecar.errors import ProviderError
+from sidecar.providers.base import Provider
+
+if TYPE_CHECKING:
+    from sidecar.providers.http import Http
+
+DEFAULT_BASE_URLS: dict[ProviderKind, str] = {
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "demo"))
+
+
+def supports(kind: ProviderKind) -> bool:
+    """Whether this version can talk to providers of this kind."""
+    return kind in _SUPPORTED
+
+
+def open_provider(
+    name: str,
+    section: ProviderConfig,
+    *,
+    http: "Http",
+    key: Callable[[], Awaitable[str | None]],
+    timeouts: TimeoutsConfig,
+    max_retries: int,
+) -> Provider:
+    """The provider of one entry of the settings. Raises ProviderError if it cannot be served.
+
+    `key` is asked before every request, and is already bound to this provider and its address.
+    """
+    match section.kind:
+        case "demo":
+            from sidecar.providers.demo import DemoProvider
+
+            return DemoProvider()
+        case "openai":
+            from sidecar.providers.endpoint import Endpoint
+            from sidecar.providers.openai import SdkWire
+
+            base_url = _base_url(name, section)
+            return Endpoint(
+                name,
+                base_url,
+                SdkWire(http, base_url, section.headers, timeouts.connect_s),
+                key=key,
+                key_variable="OPENAI_API_KEY",
+                token_limit="max_completion_tokens",
+                timeouts=timeouts,
+                max_retries=max_retries,
+            )
+        case "openai_compatible":
+            from sidecar.providers.compatible import DirectWire
+            from sidecar.providers.endpoint import Endpoint
+
+            base_url = _base_url(name, section)
+            return Endpoint(
+                name,
+                base_url,
+                DirectWire(http, base_url, section.headers, timeouts.connect_s),
+                key=key,
+                key_variable=None,
+                token_limit="max_tokens",
+                timeouts=timeouts,
+                max_retries=max_retries,
+            )
+        case "anthropic" | "gemini":
+            raise ProviderError(
+                f"This version cannot talk to {section.kind} yet; an `openai_compatible` "
+                "provider can, where the vendor offers such an address.",
+                provider=name,
+            )
+        case _:
+            assert_never(section.kind)
+
+
+def _base_url(name: str, section: ProviderConfig) -> str:
+    base_url = section.base_url or DEFAULT_BASE_URLS[section.kind]
+    if "@" in urlsplit(base_url).netloc:
+        raise ProviderError(
+            f"`providers.{name}.base_url` must hold no login; use `sidecar keys set {name}` or "
+            "`headers`.",
+            provider=name,
+        )
+    return base_url.rstrip("/")

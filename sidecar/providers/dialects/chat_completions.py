@@ -1,0 +1,477 @@
+"""OpenAI's chat completions format, as its many speakers really speak it: request out, events in.
+
+A pure state machine: no I/O, no clocks. Promises that every call the model made is told exactly
+once with an id of its own, that a stream without its terminal is an error and never a success,
+and that what is unknown is skipped. Does not know who is at the other end beyond the name.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import Literal, TypeAlias
+from uuid import uuid4
+
+from pydantic import JsonValue
+
+from sidecar.messages import JsonObject, Message, Tool, ToolCallPart, ToolResultPart, Usage
+from sidecar.providers.base import (
+    Finished,
+    ModelEvent,
+    ModelInfo,
+    ModelRequest,
+    ReasoningDelta,
+    StopReason,
+    TextDelta,
+    ToolArguments,
+    ToolCall,
+    UsageReport,
+)
+from sidecar.providers.failures import Vendor
+from sidecar.providers.sse import SseEvent
+
+TokenLimit: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
+
+UNANSWERED = "This call was cancelled before it gave a result."
+_TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
+_DROPPABLE = ("stream_options", "temperature", "top_p", "reasoning_effort", "stop")
+_REFUSAL = re.compile(
+    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed"
+    r"|extra (inputs|fields|parameters)|only the default",
+    re.IGNORECASE,
+)
+_STOP_REASONS: dict[str, StopReason] = {
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",  # Mistral
+    "content_filter": "content_filter",
+    "refusal": "refusal",
+}
+_CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
+    r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
+    r"|babbage|davinci|computer-use)|-(tts|transcribe|realtime)\b"
+)
+
+
+def encode_request(request: ModelRequest, token_limit: TokenLimit) -> JsonObject:
+    """The request's body; `token_limit` is the name under which this server knows max_tokens."""
+    params = request.params
+    body: JsonObject = {
+        "model": request.model,
+        "messages": _messages(request.system_prompt, request.history),
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in sorted(request.tools, key=lambda tool: tool.name)]
+    if params.json_schema is not None:
+        schema: JsonObject = {"name": "answer", "schema": params.json_schema}
+        body["response_format"] = {"type": "json_schema", "json_schema": schema}
+    optional: dict[str, JsonValue] = {
+        "temperature": params.temperature,
+        "top_p": params.top_p,
+        token_limit: params.max_tokens,
+        "reasoning_effort": params.reasoning_effort,
+        "stop": list(params.stop) if params.stop else None,
+    }
+    return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def refused_parameter(complaint: str, body: JsonObject) -> str | None:
+    """The parameter in `body` that a server's complaint (HTTP 400 or 422) says it does not take.
+
+    Only those without which the question stays the same question.
+    """
+    if not _REFUSAL.search(complaint):
+        return None
+    for name in (*_DROPPABLE, *_TOKEN_LIMITS):
+        if name in body and re.search(rf"(?<!\w){name}(?!\w)", complaint):
+            return name
+    return None
+
+
+def without(body: JsonObject, name: str) -> JsonObject:
+    """The body without a refused parameter; a limit of tokens goes on under its other name."""
+    kept = {key: value for key, value in body.items() if key != name}
+    if name in _TOKEN_LIMITS:
+        kept[_TOKEN_LIMITS[name]] = body[name]
+    return kept
+
+
+def parse_models(body: bytes) -> list[ModelInfo]:
+    """The chat models in the answer to GET /models, by id. Raises ValueError."""
+    answer = json.loads(body)
+    rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+    if not isinstance(rows, list):
+        raise ValueError("no list of models")
+    found = [
+        _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
+    ]
+    return sorted((info for info in found if info is not None), key=lambda info: info.model)
+
+
+class ChatCompletionsStream:
+    """One answer. Feed it the stream's events in order, then call `end`.
+
+    `done` says that nothing more will come, although the body may not have ended yet.
+    """
+
+    def __init__(self, vendor: Vendor) -> None:
+        self.done = False
+        self._vendor = vendor
+        self._calls = _Calls()
+        self._usage: Usage | None = None
+        self._finish: str | None = None
+        self._refused = False
+
+    def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
+        """Raises ProviderError for an error inside the stream, after what came before it."""
+        if self.done:
+            return
+        if event.data.startswith("[DONE]"):
+            self.done = True
+            return
+        chunk = self._chunk(event)
+        if usage := _usage(chunk):
+            self._usage = usage
+        choice = _first_choice(chunk)
+        if choice is not None:
+            delta = choice.get("delta")
+            if isinstance(delta, dict):
+                yield from self._delta(delta)
+            if isinstance(finish := choice.get("finish_reason"), str) and finish:
+                self._finish = finish
+        error = chunk.get("error") or (chunk if event.event == "error" else None)
+        if error or self._finish == "error":
+            if self._usage is not None:
+                yield UsageReport(self._usage)
+            raise self._vendor.reported(error or "it gave up on the answer")
+
+    def end(self) -> Iterator[ModelEvent]:
+        """The calls, the usage and Finished. Raises ProviderBadResponse for an answer cut short."""
+        if not self.done and self._finish is None:
+            raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
+        reason = _STOP_REASONS.get(self._finish or "", "stop")
+        calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
+        if any(not call.name for call in calls):
+            raise self._vendor.bad_response("called a tool without naming it.")
+        yield from calls
+        if self._usage is not None:
+            yield UsageReport(self._usage)
+        if calls:
+            reason = "tool_calls"
+        elif self._refused:
+            reason = "refusal"
+        yield Finished(reason, self._finish)
+
+    def _chunk(self, event: SseEvent) -> dict[str, JsonValue]:
+        try:
+            chunk = _loads(event.data)
+        except ValueError as error:
+            if event.event == "error":
+                return {"error": event.data}
+            raise self._vendor.bad_response(
+                "sent a piece of its answer that is no JSON."
+            ) from error
+        return chunk if isinstance(chunk, dict) else {}
+
+    def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
+        # Some servers send one text under both names.
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning and isinstance(reasoning, str):
+            yield ReasoningDelta(reasoning)
+        content = delta.get("content")
+        if isinstance(content, str):
+            if content:
+                yield TextDelta(content)
+        elif isinstance(content, list):
+            yield from _content_parts(content)
+        refusal = delta.get("refusal")
+        if refusal and isinstance(refusal, str):
+            self._refused = True
+            yield TextDelta(refusal)
+        tool_calls = delta.get("tool_calls")
+        if isinstance(tool_calls, list):
+            for piece in tool_calls:
+                if isinstance(piece, dict):
+                    yield from self._calls.add(piece)
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call as it grows: what came before the name is known is held back."""
+
+    name: str = ""
+    vendor_id: str = ""
+    call_id: str = ""
+    arguments: list[str] = field(default_factory=list)
+    shown: int = 0
+
+    def news(self) -> Iterator[ToolArguments]:
+        if self.name and len(self.arguments) > self.shown:
+            text = "".join(self.arguments[self.shown :])
+            self.shown = len(self.arguments)
+            yield ToolArguments(self.call_id, self.name, text)
+
+    def is_complete(self) -> bool:
+        return bool(self.arguments) and _parse("".join(self.arguments)) is not None
+
+
+class _Calls:
+    """Which call a delta belongs to, for servers that number them well, badly or not at all.
+
+    A known id wins; a new id opens a new call, even at a used index; without an id the index
+    decides; without either it is the open call's.
+    """
+
+    def __init__(self) -> None:
+        self._calls: list[_Call] = []
+        self._by_id: dict[str, _Call] = {}
+        self._by_index: dict[int, _Call] = {}
+        self._ids: set[str] = set()
+
+    def add(self, piece: dict[str, JsonValue]) -> Iterator[ToolArguments]:
+        function = piece.get("function")
+        function = function if isinstance(function, dict) else {}
+        name = text if isinstance(text := function.get("name"), str) else ""
+        arguments = _arguments_text(function.get("arguments"))
+        call = self._call_of(piece, name, arguments)
+        call.name = call.name or name
+        if arguments:
+            call.arguments.append(arguments)
+        yield from call.news()
+
+    def complete(self, was_cut: bool) -> list[ToolCall]:
+        """All calls in the order in which they began."""
+        made = []
+        for call in self._calls:
+            raw = "".join(call.arguments)
+            if not raw.strip() and not call.name:
+                continue
+            # Nothing is how many servers write "no arguments", unless the answer was cut off there.
+            arguments = {} if not raw.strip() and not was_cut else _parse(raw)
+            made.append(ToolCall(call.call_id, call.name, arguments, raw))
+        return made
+
+    def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> _Call:
+        vendor_id = text if isinstance(text := piece.get("id"), str) else ""
+        index = number if isinstance(number := piece.get("index"), int) else None
+        if vendor_id in self._by_id:
+            return self._by_id[vendor_id]
+        open_call = self._calls[-1] if self._calls else None
+        known = open_call if index is None else self._by_index.get(index)
+        if vendor_id:
+            if known is not None and not known.vendor_id and not name:
+                return self._named(known, vendor_id)  # the id came after the name
+            return self._open(index, vendor_id)
+        if known is None and not name:
+            known = open_call  # a rest under a number that nobody has
+        if known is None or _begins_anew(known, name, arguments):
+            return self._open(index, vendor_id)
+        return known
+
+    def _open(self, index: int | None, vendor_id: str) -> _Call:
+        wanted = vendor_id
+        while not wanted or wanted in self._ids:
+            wanted = uuid4().hex[:9]  # Mistral takes back only ids of nine characters
+        call = _Call(call_id=wanted)
+        self._ids.add(wanted)
+        self._calls.append(call)
+        if index is not None:
+            self._by_index[index] = call
+        return self._named(call, vendor_id) if vendor_id else call
+
+    def _named(self, call: _Call, vendor_id: str) -> _Call:
+        call.vendor_id = vendor_id
+        self._by_id[vendor_id] = call
+        return call
+
+
+def _begins_anew(call: _Call, name: str, arguments: str) -> bool:
+    """Whether a name without an id is another call's: some servers number all of them 0."""
+    if not name or not call.name:
+        return False
+    return name != call.name or (bool(arguments) and call.is_complete())
+
+
+def _arguments_text(arguments: JsonValue) -> str:
+    if arguments is None:
+        return ""
+    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+
+
+def _parse(raw: str) -> JsonObject | None:
+    try:
+        value = _loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _loads(text: str) -> JsonValue:
+    """JSON whose strings can be written again. Raises ValueError, also for NaN and the like."""
+    try:
+        value: JsonValue = _DECODER.decode(text)
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    if "\\ud" in text or "\\uD" in text:  # half of a character that the server cut in two
+        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
+        value = json.loads(whole)
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
+
+
+_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: making one costs as much as a use
+
+
+def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
+    choices = chunk.get("choices")
+    if isinstance(choices, list):
+        for choice in choices:
+            if isinstance(choice, dict) and not choice.get("index"):
+                return choice
+    return None
+
+
+def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | ReasoningDelta]:
+    """Content as a list: `{type: text, text}` and `{type: thinking, thinking: [{text}]}`."""
+    for part in parts:
+        if not isinstance(part, dict):
+            continue
+        if text := _text(part.get("text")):
+            yield TextDelta(text)
+        if thinking := _text(part.get("thinking")):
+            yield ReasoningDelta(thinking)
+
+
+def _text(value: JsonValue) -> str:
+    if isinstance(value, list):
+        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
+    return value if isinstance(value, str) else ""
+
+
+def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
+    usage = chunk.get("usage")
+    if not usage and isinstance(groq := chunk.get("x_groq"), dict):
+        usage = groq.get("usage")
+    if not isinstance(usage, dict) or not usage:
+        return None
+    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
+    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    # xAI leaves reasoning out of completion_tokens, but not out of the total.
+    whole = _count(usage, "total_tokens") - prompt
+    return Usage(
+        input=prompt,
+        output=whole if whole == completion + reasoning else completion,
+        cached=cached or _count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
+        reasoning=reasoning,
+    )
+
+
+def _count(counts: JsonValue, name: str) -> int:
+    value = counts.get(name) if isinstance(counts, dict) else None
+    return int(value) if isinstance(value, int | float) else 0
+
+
+def _tool(tool: Tool) -> JsonObject:
+    schema: JsonObject = {"properties": {}, **tool.input_schema, "type": "object"}
+    function: JsonObject = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": schema,
+    }
+    return {"type": "function", "function": function}
+
+
+def _messages(system_prompt: str | None, history: Sequence[Message]) -> list[JsonValue]:
+    messages: list[JsonValue] = []
+    if system_prompt:
+        messages.append({"role": "system", "content": system_prompt})
+    for message in history:
+        if message.role == "user":
+            messages.append({"role": "user", "content": message.text})
+        else:
+            messages.extend(chain.from_iterable(_step(step) for step in _steps(message)))
+    return messages
+
+
+@dataclass(slots=True)
+class _Step:
+    """What the model said in one answer, and what its calls gave."""
+
+    text: str = ""
+    calls: list[ToolCallPart] = field(default_factory=list)
+    results: dict[str, ToolResultPart] = field(default_factory=dict)
+
+
+def _steps(message: Message) -> Iterator[_Step]:
+    """An assistant's message, cut where the model was asked again: after its calls' results."""
+    step = _Step()
+    for part in message.parts:
+        if part.type == "tool_result":
+            step.results[part.tool_call_id] = part
+            continue
+        if step.results:
+            yield step
+            step = _Step()
+        if part.type == "text":
+            step.text += part.text
+        elif part.type == "tool_call":
+            step.calls.append(part)
+    yield step
+
+
+def _step(step: _Step) -> Iterator[JsonObject]:
+    """One assistant message and the answer to each of its calls; nothing for an empty step."""
+    if step.calls:
+        calls: list[JsonValue] = [_call(call) for call in step.calls]
+        yield {"role": "assistant", "content": step.text or None, "tool_calls": calls}
+    elif step.text:
+        yield {"role": "assistant", "content": step.text}
+    for call in step.calls:
+        result = step.results.get(call.tool_call_id)
+        text = result.text if result else UNANSWERED
+        yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": text}
+
+
+def _call(call: ToolCallPart) -> JsonObject:
+    # Arguments that were no JSON are {} here: servers that parse them refuse the whole request.
+    function: JsonObject = {"name": call.offered_as, "arguments": json.dumps(call.arguments)}
+    return {"id": call.tool_call_id, "type": "function", "function": function}
+
+
+def _model(row: dict[str, JsonValue]) -> ModelInfo | None:
+    """One row of a list of models, with what OpenRouter, Mistral, Groq and vLLM add to it."""
+    model = row.get("id")
+    if not isinstance(model, str) or _CANNOT_CHAT.search(model):
+        return None
+    capabilities, top = row.get("capabilities"), row.get("top_provider")
+    capabilities = capabilities if isinstance(capabilities, dict) else {}
+    if capabilities.get("completion_chat") is False:
+        return None
+    architecture = row.get("architecture")
+    modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    parameters = row.get("supported_parameters")
+    lengths = ("context_length", "context_window", "max_context_length", "max_model_len")
+    return ModelInfo(
+        model=model,
+        name=str(row.get("name") or row.get("display_name") or model),
+        context=next((size for name in lengths if (size := _count(row, name))), None),
+        max_output=_count(top, "max_completion_tokens")
+        or _count(row, "max_completion_tokens")
+        or None,
+        vision=_among("image", modalities, capabilities.get("vision")),
+        tools=_among("tools", parameters, capabilities.get("function_calling")),
+        reasoning=_among("reasoning", parameters, capabilities.get("reasoning")),
+    )
+
+
+def _among(word: str, words: JsonValue, otherwise: JsonValue) -> bool | None:
+    if isinstance(words, list):
+        return word in words
+    return otherwise if isinstance(otherwise, bool) else None

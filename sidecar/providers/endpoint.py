@@ -1,0 +1,179 @@
+"""One chat completions API: request, stream, retries, list of models, whatever carries the bytes.
+
+The one flow for every kind that speaks this format; a Wire is all in which they differ. A
+parameter that the server refuses by name is left out, once found, for that model from then on.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from dataclasses import replace
+from typing import Protocol
+
+from sidecar.config import TimeoutsConfig
+from sidecar.errors import KeyMissing, KeyRejected, NetworkError
+from sidecar.messages import JsonObject
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest
+from sidecar.providers.dialects.chat_completions import (
+    ChatCompletionsStream,
+    TokenLimit,
+    encode_request,
+    parse_models,
+    refused_parameter,
+    without,
+)
+from sidecar.providers.failures import Vendor, said
+from sidecar.providers.http import Clocks, Reply, read_body, retrying
+from sidecar.providers.sse import SseDecoder
+
+MAX_ERROR_BYTES = 64 * 1024
+MAX_LIST_BYTES = 16 * 1024 * 1024  # the longest list known, an aggregator's, is under 2 MiB
+LIST_S = 30.0
+LAST_BYTES_S = 0.05  # the end of a body comes with its last event, or the server is in no hurry
+
+
+class Wire(Protocol):
+    """Carries requests to one address. Raises aiohttp.ClientError and OSError, and no others."""
+
+    async def prepare(self) -> None:
+        """Whatever takes time before a request and is no fault of the vendor's. May be repeated."""
+
+    def chat(self, body: JsonObject, key: str | None) -> AbstractAsyncContextManager[Reply]:
+        """Leaving it closes the connection if the body was not read to its end."""
+
+    def models(self, key: str | None) -> AbstractAsyncContextManager[Reply]: ...
+
+
+class Endpoint:
+    """A Provider over a Wire."""
+
+    def __init__(
+        self,
+        name: str,
+        base_url: str,
+        wire: Wire,
+        *,
+        key: Callable[[], Awaitable[str | None]],
+        key_variable: str | None,
+        token_limit: TokenLimit,
+        timeouts: TimeoutsConfig,
+        max_retries: int,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """`key_variable` is where the vendor's key usually is; None: it works without a key."""
+        self._name = name
+        self._base_url = base_url
+        self._wire = wire
+        self._key = key
+        self._key_variable = key_variable
+        self._token_limit = token_limit
+        self._timeouts = timeouts
+        self._max_retries = max_retries
+        self._sleep = sleep
+        self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
+
+    def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        return retrying(lambda: self._attempt(request), self._max_retries, self._sleep)
+
+    async def prepare(self) -> None:
+        await self._wire.prepare()
+
+    async def models(self) -> Sequence[ModelInfo]:
+        vendor = await self._vendor()
+        whole_s = self._timeouts.connect_s + LIST_S
+        limits = {"first_byte_s": whole_s, "silence_s": LIST_S, "total_s": whole_s}
+        timeouts = self._timeouts.model_copy(update=limits)
+        async with AsyncExitStack() as stack:
+            reply = await self._open(self._wire.models(vendor.key), vendor, timeouts, stack)
+            if reply.status != 200:
+                raise vendor.refused(
+                    reply.status, reply.headers, await read_body(reply, MAX_ERROR_BYTES)
+                )
+            body = await read_body(reply, MAX_LIST_BYTES)
+        try:
+            return parse_models(body)
+        except ValueError as error:
+            raise vendor.bad_response("answered with something else than its models.") from error
+
+    async def close(self) -> None:
+        """Connections belong to Http."""
+
+    async def _attempt(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+        vendor = replace(await self._vendor(), model=request.model)
+        refused = self._refused.setdefault(request.model, [])
+        body = encode_request(request, self._token_limit)
+        for name in refused:
+            if name in body:
+                body = without(body, name)
+        while True:
+            async with AsyncExitStack() as stack:
+                wire = self._wire.chat(body, vendor.key)
+                reply = await self._open(wire, vendor, self._timeouts, stack)
+                if reply.status == 200:
+                    stream, decoder = await self._stream(reply, vendor), SseDecoder(self._name)
+                    while not stream.done and (data := await reply.read()):
+                        for sent in decoder.feed(data):
+                            for event in stream.feed(sent):
+                                yield event
+                    for sent in decoder.end():
+                        for event in stream.feed(sent):
+                            yield event
+                    for event in stream.end():
+                        yield event
+                    await _read_rest(reply)
+                    return
+                error = await read_body(reply, MAX_ERROR_BYTES)
+            parameter = refused_parameter(said(error), body) if reply.status in (400, 422) else None
+            if parameter is None or parameter in refused:
+                raise vendor.refused(reply.status, reply.headers, error)
+            refused.append(parameter)
+            body = without(body, parameter)
+
+    async def _vendor(self) -> Vendor:
+        key = await self._key()
+        if key is None and self._key_variable is not None:
+            raise KeyMissing(
+                f"There is no API key for {self._name}. Set one with `sidecar keys set "
+                f"{self._name}`, or in {self._key_variable}; `--demo` works without a key.",
+                provider=self._name,
+            )
+        if key is not None and not (key.isascii() and key.isprintable()):
+            raise KeyRejected(
+                f"The API key for {self._name} has characters that no key has; set it again with "
+                f"`sidecar keys set {self._name}`.",
+                provider=self._name,
+            )
+        return Vendor(self._name, self._base_url, key)
+
+    async def _open(
+        self,
+        wire: AbstractAsyncContextManager[Reply],
+        vendor: Vendor,
+        timeouts: TimeoutsConfig,
+        stack: AsyncExitStack,
+    ) -> Reply:
+        """The reply, held open by `stack`, whose reads keep to `timeouts`."""
+        await self._wire.prepare()
+        clocks = Clocks(vendor, timeouts)
+        reply = await clocks.wait(stack.enter_async_context(wire))
+
+        async def read() -> bytes:
+            data = await clocks.wait(reply.read())
+            clocks.heard()
+            return data
+
+        return replace(reply, read=read)
+
+    async def _stream(self, reply: Reply, vendor: Vendor) -> ChatCompletionsStream:
+        media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if media_type in ("application/json", "text/html"):
+            raise vendor.not_streamed(media_type, await read_body(reply, MAX_ERROR_BYTES))
+        return ChatCompletionsStream(vendor)
+
+
+async def _read_rest(reply: Reply) -> None:
+    """Read to the body's end, so that the next step finds the connection open."""
+    with suppress(TimeoutError, NetworkError):
+        async with asyncio.timeout(LAST_BYTES_S):
+            while await reply.read():
+                pass

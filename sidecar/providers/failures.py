@@ -1,0 +1,265 @@
+"""A vendor's refusal, in the words of our error tree and still with the vendor's own message.
+
+One table for every way a refusal arrives: an HTTP answer, the SDK's error or an error object
+inside a stream that began with 200. Pure; knows no HTTP library. Keys never get into a text.
+"""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+
+from pydantic import JsonValue
+
+from sidecar.errors import (
+    ContentFiltered,
+    ContextTooLong,
+    KeyRejected,
+    ModelNotFound,
+    ModelNoTools,
+    ProviderBadResponse,
+    ProviderError,
+    ProviderFailed,
+    ProviderOverloaded,
+    ProxyAuthRequired,
+    QuotaExhausted,
+    RateLimited,
+)
+
+MAX_WORDS = 600  # characters of a vendor's message: some servers answer with a whole stack trace
+
+_BY_CODE: dict[str, type[ProviderError]] = {
+    "insufficient_quota": QuotaExhausted,
+    "insufficient_credits": QuotaExhausted,
+    "billing_error": QuotaExhausted,
+    "billing_not_active": QuotaExhausted,
+    "billing_hard_limit_reached": QuotaExhausted,
+    "invalid_api_key": KeyRejected,
+    "authentication_error": KeyRejected,
+    "permission_error": KeyRejected,
+    "model_not_found": ModelNotFound,
+    "context_length_exceeded": ContextTooLong,
+    "exceed_context_size_error": ContextTooLong,  # llama.cpp
+    "content_filter": ContentFiltered,
+    "content_policy_violation": ContentFiltered,
+    "rate_limit_exceeded": RateLimited,
+    "rate_limit_error": RateLimited,
+    "overloaded_error": ProviderOverloaded,
+    "engine_overloaded": ProviderOverloaded,
+    "server_error": ProviderFailed,
+    "internal_error": ProviderFailed,
+    "internal_server_error": ProviderFailed,
+}
+# Where vendors give no code of their own, only a sentence.
+_BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
+    (re.compile(pattern, re.IGNORECASE), kind)
+    for pattern, kind in (
+        (r"prompt is too long|maximum context length|exceeds? the \w* ?context", ContextTooLong),
+        (r"not support (tools|tool use|function calling)|support tool use", ModelNoTools),
+        (r"enable-auto-tool-choice|tools param requires", ModelNoTools),  # vLLM; llama.cpp
+        (r"credit balance is too low|insufficient (balance|credits?|funds)", QuotaExhausted),
+    )
+)
+_BY_STATUS: dict[int, type[ProviderError]] = {
+    401: KeyRejected,
+    402: QuotaExhausted,
+    403: KeyRejected,
+    404: ModelNotFound,
+    407: ProxyAuthRequired,
+    408: ProviderFailed,
+    409: ProviderFailed,
+    413: ContextTooLong,
+    429: RateLimited,
+    503: ProviderOverloaded,
+    529: ProviderOverloaded,
+}
+_KEYLIKE = re.compile(
+    r"\b(?:(?:sk|pk|rk|xai|nvapi)-|gsk_|hf_|AIza)[-\w*.…]{8,}"  # as vendors shape them
+    r"|(?<=Bearer )\S+"
+    r"|(?:^|(?<=[\s'\"]))[^\s'\"]*\*{3,}[^\s'\"]*"  # as vendors mask them when they quote them
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Report:
+    """An error body, whichever of a dozen shapes it had."""
+
+    words: str
+    codes: tuple[str, ...]
+    structured: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Vendor:
+    """Who was asked, for the texts of errors; `key` is there to be kept out of them."""
+
+    name: str
+    base_url: str
+    key: str | None = field(default=None, repr=False)
+    model: str | None = None
+
+    def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
+        """The error for an HTTP answer that is no success."""
+        report = _read(_json(body))
+        if 300 <= status < 400:
+            where = headers.get("location", "elsewhere")
+            report = _Report(f"it redirects to {where}; write that as `base_url`.", (), False)
+        elif not report.structured:
+            report = _Report(_plain(body, headers), (), structured=False)
+        return self._error(report, status, retry_after_s(headers))
+
+    def reported(self, error: JsonValue) -> ProviderError:
+        """The error for an `error` value inside a stream that had begun well."""
+        return self._told(_read({"error": error}))
+
+    def not_streamed(self, media_type: str, body: bytes) -> ProviderError:
+        """The error for an answer of success that is no stream."""
+        report = _read(_json(body))
+        if report.structured:
+            return self._told(report)
+        return self.bad_response(f"answered with {media_type} instead of a stream of events.")
+
+    def bad_response(self, what: str) -> ProviderBadResponse:
+        return ProviderBadResponse(f"{self.name} {what}", provider=self.name)
+
+    def _told(self, report: _Report) -> ProviderError:
+        """The vendor's own status, where it gives one, stands for the 200 that came before."""
+        statuses = [int(code) for code in report.codes if re.fullmatch(r"[45]\d\d", code)]
+        return self._error(report, statuses[0] if statuses else None, None)
+
+    def _error(
+        self, report: _Report, status: int | None, retry_after: float | None
+    ) -> ProviderError:
+        kind = _kind(report, status)
+        if kind is ModelNotFound and (self.model is None or not report.structured):
+            kind = ProviderError  # nothing at this path: the address is wrong, not the model
+        return kind(
+            self._sentence(kind, report, status, retry_after),
+            provider=self.name,
+            http_status=status,
+            retry_after_s=retry_after,
+            detail=self._without_key(", ".join(report.codes)) or None,
+        )
+
+    def _sentence(
+        self, kind: type[ProviderError], report: _Report, status: int | None, after: float | None
+    ) -> str:
+        name, model = self.name, self.model or "the model"
+        words = _cut(self._without_key(report.words))  # in this order: half a key is a key too
+        said = f": {words}" if words else "."
+        http = f" (HTTP {status})" if status else ""
+        if kind is KeyRejected and self.key is None:
+            return f"{name} wants an API key (`sidecar keys set {name}`){said}"
+        if kind is KeyRejected:
+            return f"{name} refused the API key; set another with `sidecar keys set {name}`{said}"
+        if kind is QuotaExhausted:
+            return f"The account at {name} has no quota or credit left{said}"
+        if kind is RateLimited:
+            when = f"in {after:.0f} s" if after else "in a moment"
+            return f"{name} is limiting requests; try again {when}{said}"
+        if kind is ProviderOverloaded:
+            return f"{name} is overloaded; try again in a moment{said}"
+        if kind is ModelNotFound:
+            return f"{name} has no model {model}{said}"
+        if kind is ModelNoTools:
+            return f"{model} at {name} cannot call tools; choose another or switch them off{said}"
+        if kind is ContextTooLong:
+            return f"The conversation is too long for {model}{said}"
+        if kind is ContentFiltered:
+            return f"{name} filtered the request{said}"
+        if kind is ProxyAuthRequired:
+            return f"The proxy on the way to {name} wants a login; write it into `network.proxy`."
+        if kind is ProviderFailed:
+            return f"{name} failed{http}{said}"
+        if status == 404:
+            return f"There is no such API at {self.base_url}; is `base_url` complete?{http}{said}"
+        return f"{name} refused the request{http}{said}"
+
+    def _without_key(self, text: str) -> str:
+        if self.key:
+            text = text.replace(self.key, "[key]")
+        return _KEYLIKE.sub("[key]", text)
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        value = headers.get(name, "").strip()
+        if re.fullmatch(r"\d+(\.\d+)?", value):
+            return float(value) * unit_s
+        if value and name == "retry-after":
+            return _until(value)
+    return None
+
+
+def said(body: bytes) -> str:
+    """All that an error body says, for finding the parameter it complains of."""
+    report = _read(_json(body))
+    return " ".join((report.words, *report.codes))
+
+
+def _until(date: str) -> float | None:
+    try:
+        when = parsedate_to_datetime(date)
+    except ValueError:
+        return None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+
+
+def _kind(report: _Report, status: int | None) -> type[ProviderError]:
+    for code in report.codes:
+        if code in _BY_CODE:
+            return _BY_CODE[code]
+    if status is None or 400 <= status < 500:
+        for pattern, kind in _BY_WORDS:
+            if pattern.search(report.words):
+                return kind
+    if status is None:
+        return ProviderError
+    return _BY_STATUS.get(status, ProviderFailed if status >= 500 else ProviderError)
+
+
+def _json(body: bytes) -> JsonValue:
+    try:
+        value: JsonValue = json.loads(body)
+    except ValueError:
+        return None
+    return value
+
+
+def _read(value: JsonValue) -> _Report:
+    """`{"error": {…}}`, `{"error": "…"}`, `[{"error": …}]`, `{"message": …}` or `{"detail": …}`."""
+    if isinstance(value, list) and value:
+        value = value[0]
+    if not isinstance(value, dict):
+        return _Report("", (), structured=False)
+    error = value.get("error") or value
+    if isinstance(error, str):
+        return _Report(error, (), structured=True)
+    if not isinstance(error, dict):
+        return _Report("", (), structured=False)
+    codes = (error.get(name) for name in ("code", "type", "status", "status_code", "param"))
+    message = error.get("message")
+    raw = metadata.get("raw") if isinstance(metadata := error.get("metadata"), dict) else None
+    words = [text for text in (message, raw) if isinstance(text, str)]  # raw: OpenRouter's upstream
+    return _Report(
+        " — ".join(words) or json.dumps(error.get("detail") or error),
+        tuple(str(code) for code in codes if isinstance(code, str | int) and code),
+        structured=bool(words),
+    )
+
+
+def _plain(body: bytes, headers: Mapping[str, str]) -> str:
+    text = body.decode("utf-8", "replace").strip()
+    if "html" in headers.get("content-type", "") or text.startswith("<"):
+        return "it answered with a web page."
+    return text
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= MAX_WORDS else text[:MAX_WORDS] + "…"

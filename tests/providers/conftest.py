@@ -1,0 +1,81 @@
+"""A fake upstream, and a provider of each kind that points at it."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from sidecar.config import NetworkConfig, ProviderConfig, ProviderKind, TimeoutsConfig
+from sidecar.messages import Message, Part, Role, TextPart
+from sidecar.providers import open_provider
+from sidecar.providers.base import ModelRequest, Provider
+from sidecar.providers.http import Http
+from tests.support.fake_openai import FakeOpenAI
+
+STREAMS = Path(__file__).parent / "streams"
+PATIENT = TimeoutsConfig(connect_s=5, first_byte_s=5, silence_s=5, total_s=None)
+
+Open = Callable[..., Provider]
+
+
+def message(role: Role, *parts: Part) -> Message:
+    return Message(message_id="m", parent_id=None, role=role, parts=parts, created_at="")
+
+
+def user(text: str) -> Message:
+    return message("user", TextPart(text=text))
+
+
+def asking(text: str = "Hi", model: str = "gpt-4o-mini") -> ModelRequest:
+    return ModelRequest(model=model, history=[user(text)])
+
+
+@pytest.fixture(autouse=True)
+def no_vendor_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("OPENAI_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def upstream() -> AsyncIterator[FakeOpenAI]:
+    async with FakeOpenAI() as server:
+        yield server
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[Http]:
+    http = Http(NetworkConfig(proxy=None, ca_bundle=None, trust_os_store=True))
+    yield http
+    await http.close()
+
+
+@pytest.fixture(params=["openai", "openai_compatible"])
+def kind(request: pytest.FixtureRequest) -> ProviderKind:
+    kind: ProviderKind = request.param
+    return kind
+
+
+@pytest.fixture
+def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
+    """Open a provider at the fake upstream; every argument has a harmless default."""
+
+    def open_it(
+        *,
+        base_url: str | None = None,
+        key: str | None = "sk-test-0123456789",
+        headers: dict[str, str] | None = None,
+        timeouts: TimeoutsConfig = PATIENT,
+        max_retries: int = 0,
+    ) -> Provider:
+        async def find_key() -> str | None:
+            return key
+
+        section = ProviderConfig(
+            kind=kind, base_url=base_url or upstream.url, headers=headers or {}
+        )
+        return open_provider(
+            "acme", section, http=http, key=find_key, timeouts=timeouts, max_retries=max_retries
+        )
+
+    return open_it

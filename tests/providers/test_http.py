@@ -1,0 +1,217 @@
+"""The way to a vendor: proxies, certificates, and how long to wait before asking again."""
+
+import asyncio
+import ssl
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from datetime import UTC, datetime, timedelta
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from sidecar.config import NetworkConfig, ProviderConfig, ProviderKind
+from sidecar.errors import (
+    NetworkUnreachable,
+    ProviderError,
+    ProviderFailed,
+    ProxyAuthRequired,
+    TlsUntrusted,
+)
+from sidecar.providers import open_provider
+from sidecar.providers.base import ModelEvent, Provider, Retrying, TextDelta
+from sidecar.providers.http import Http, retrying
+from tests.providers.conftest import PATIENT, asking
+from tests.support.fake_openai import Answer, FakeOpenAI
+
+ELSEWHERE = "http://vendor.example/v1"  # reached through a proxy or not at all
+
+
+@pytest.fixture(autouse=True)
+def no_proxy_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+def network(
+    proxy: str | None = None, ca_bundle: Path | None = None, trust_os_store: bool = True
+) -> NetworkConfig:
+    bundle = str(ca_bundle) if ca_bundle else None
+    return NetworkConfig(proxy=proxy, ca_bundle=bundle, trust_os_store=trust_os_store)
+
+
+async def say_something(kind: ProviderKind, base_url: str, settings: NetworkConfig) -> str:
+    """The text that a provider at this address answers over this network."""
+
+    async def key() -> str:
+        return "sk-test"
+
+    http = Http(settings)
+    section = ProviderConfig(kind=kind, base_url=base_url)
+    provider: Provider = open_provider(
+        "acme", section, http=http, key=key, timeouts=PATIENT, max_retries=0
+    )
+    try:
+        async with asyncio.timeout(10), aclosing(provider.stream(asking())) as events:
+            return "".join([event.text async for event in events if isinstance(event, TextDelta)])
+    finally:
+        await http.close()
+
+
+def origin(upstream: FakeOpenAI) -> str:
+    return upstream.url.removesuffix("/v1")
+
+
+async def test_requests_go_through_the_proxy_of_the_settings(
+    upstream: FakeOpenAI, kind: ProviderKind
+) -> None:
+    proxy = origin(upstream).replace("//", "//kim:secret@")
+
+    assert await say_something(kind, ELSEWHERE, network(proxy=proxy)) == "Hello."
+
+    (request,) = upstream.requests
+    assert request.headers["host"] == "vendor.example"
+    assert request.headers["proxy-authorization"] == "Basic a2ltOnNlY3JldA=="
+
+
+async def test_requests_go_through_the_proxy_of_the_environment(
+    upstream: FakeOpenAI, kind: ProviderKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", origin(upstream))
+
+    assert await say_something(kind, ELSEWHERE, network()) == "Hello."
+
+
+async def test_a_server_on_this_machine_is_never_asked_through_a_proxy(
+    upstream: FakeOpenAI, kind: ProviderKind, unused_tcp_port: int
+) -> None:
+    nowhere = f"http://127.0.0.1:{unused_tcp_port}"
+
+    assert await say_something(kind, upstream.url, network(proxy=nowhere)) == "Hello."
+
+
+async def test_a_proxy_that_wants_a_login_says_where_to_write_it(
+    upstream: FakeOpenAI, kind: ProviderKind
+) -> None:
+    upstream.will(Answer([b"who are you?"], 407))
+
+    with pytest.raises(ProxyAuthRequired, match=r"`network\.proxy`"):
+        await say_something(kind, ELSEWHERE, network(proxy=origin(upstream)))
+
+
+async def test_a_proxy_that_is_not_there_is_named_as_the_cause(
+    kind: ProviderKind, unused_tcp_port: int
+) -> None:
+    proxy = f"http://kim:secret@127.0.0.1:{unused_tcp_port}"
+
+    with pytest.raises(NetworkUnreachable, match="proxy") as caught:
+        await say_something(kind, ELSEWHERE, network(proxy=proxy))
+
+    assert "secret" not in f"{caught.value} {caught.value.detail}"
+
+
+async def test_a_proxy_of_an_unknown_kind_is_refused(kind: ProviderKind) -> None:
+    with pytest.raises(ProviderError, match="Only http and https proxies"):
+        await say_something(kind, ELSEWHERE, network(proxy="socks5://127.0.0.1:1"))
+
+
+@pytest.fixture
+async def tls_server(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
+    """A server whose certificate only its own file vouches for: its base_url, and that file."""
+    pytest.importorskip("cryptography", reason="a certificate has to be made")
+    certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    _write_certificate(certificate, private_key)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, private_key)
+
+    async def chat(request: web.Request) -> web.Response:
+        body = b'data: {"choices":[{"delta":{"content":"Hi"},"finish_reason":"stop"}]}\n\n'
+        return web.Response(body=body, content_type="text/event-stream")
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+    yield f"https://127.0.0.1:{runner.addresses[0][1]}/v1", certificate
+    await runner.cleanup()
+
+
+async def test_a_certificate_that_nobody_vouches_for_is_refused(
+    tls_server: tuple[str, Path], kind: ProviderKind
+) -> None:
+    base_url, _ = tls_server
+
+    with pytest.raises(TlsUntrusted, match=r"`network\.ca_bundle`"):
+        await say_something(kind, base_url, network())
+
+
+@pytest.mark.parametrize("trust_os_store", [True, False])
+async def test_a_certificate_in_the_bundle_of_the_settings_is_trusted(
+    trust_os_store: bool, tls_server: tuple[str, Path], kind: ProviderKind
+) -> None:
+    base_url, certificate = tls_server
+
+    settings = network(ca_bundle=certificate, trust_os_store=trust_os_store)
+
+    assert await say_something(kind, base_url, settings) == "Hi"
+
+
+async def test_a_bundle_that_cannot_be_read_is_named(kind: ProviderKind, tmp_path: Path) -> None:
+    missing = tmp_path / "missing.pem"
+
+    with pytest.raises(TlsUntrusted, match=r"missing\.pem"):
+        await say_something(kind, "https://127.0.0.1:1/v1", network(ca_bundle=missing))
+
+
+async def test_pauses_grow_and_stay_below_their_limit() -> None:
+    async def failing() -> AsyncGenerator[ModelEvent, None]:
+        raise ProviderFailed("oops")
+        yield  # makes it a generator
+
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+
+    told = []
+    with pytest.raises(ProviderFailed):
+        async for event in retrying(failing, 7, sleep):
+            told.append(event)
+
+    assert [event.delay_s for event in told if isinstance(event, Retrying)] == slept
+    for seconds, longest in zip(slept, [0.5, 1, 2, 4, 8, 8, 8], strict=True):
+        assert 0.75 * longest <= seconds <= longest
+
+
+def _write_certificate(certificate: Path, private_key: Path) -> None:
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.now(UTC)
+    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
+    signed = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + timedelta(hours=1))
+        .add_extension(address, critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
+    private_key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
