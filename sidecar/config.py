@@ -1,0 +1,368 @@
+"""The settings: frozen models, one per section of the file, and how they come about.
+
+Shipped file < the person's file < environment < command line; each value remembers where it was
+written, so that an error names file and line. Passed on by section, never whole. Knows no keyring
+and makes no folder.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    model_validator,
+)
+
+from sidecar.errors import ConfigInvalid
+from sidecar.messages import JsonObject
+from sidecar.paths import Folders, shipped_settings
+from sidecar.settings import masking, nodes, persons_file
+from sidecar.settings.layers import Layers, Steps, nearest
+from sidecar.settings.nodes import Node, Origin
+
+PREFIX = "SIDECAR_"
+DEMO_MODEL = "demo/scripted"
+
+_STARTER = """\
+# Your settings. What is commented out has the value you see; to change one, remove the "#" at the
+# margin before it and before its section. "sidecar config validate" checks this file.
+"""
+
+_ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#@]+")
+
+
+def _exact_origin(origin: str) -> str:
+    if origin in ("null", "file://") or (_ORIGIN.fullmatch(origin) and origin == origin.lower()):
+        return origin
+    raise ValueError(
+        "an origin is written exactly and in lower case, as in http://localhost:5173,"
+        " without * and without a path"
+    )
+
+
+def _exact_host(host: str) -> str:
+    if "*" in host or "/" in host or not host:
+        raise ValueError("a host is written exactly, as in my-machine.local, without * or http://")
+    return host
+
+
+def _http_url(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        is_complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:  # a port that is no number, a bracket that does not close
+        is_complete = False
+    if not is_complete or not url.isprintable() or " " in url:
+        raise ValueError("an address is written in full, as in https://example.com/v1")
+    return url
+
+
+def _home_expanded(path: str) -> str:
+    return os.path.expanduser(path) if path.startswith(("~/", f"~{os.sep}")) else path
+
+
+ProviderKind = Literal["openai", "openai_compatible", "anthropic", "gemini", "demo"]
+LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Url = Annotated[str, AfterValidator(_http_url)]
+LocalPath = Annotated[str, AfterValidator(_home_expanded)]
+"""A path, a command or an argument; a leading `~/` is expanded."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class TlsConfig(Section):
+    cert: LocalPath | None = None
+    key: LocalPath | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "TlsConfig":
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key belong together; set both or neither")
+        return self
+
+
+class ServerConfig(Section):
+    host: str
+    port: Annotated[int, Field(ge=0, le=65535)]
+    allowed_origins: tuple[Annotated[str, AfterValidator(_exact_origin)], ...]
+    allowed_hosts: tuple[Annotated[str, AfterValidator(_exact_host)], ...]
+    tls: TlsConfig
+
+
+class ChatConfig(Section):
+    model: str
+    system_prompt: str | None
+    temperature: Annotated[float, Field(ge=0, le=2)] | None
+    top_p: Annotated[float, Field(ge=0, le=1)] | None
+    max_tokens: Annotated[int, Field(gt=0)] | None
+    max_steps: Annotated[int, Field(gt=0, le=1000)]
+    max_retries: Annotated[int, Field(ge=0, le=10)]
+
+
+class TimeoutsConfig(Section):
+    connect_s: Seconds
+    first_byte_s: Seconds
+    silence_s: Seconds
+    total_s: Seconds | None
+
+
+class ProviderConfig(Section):
+    """One entry of `providers`."""
+
+    kind: ProviderKind
+    base_url: Url | None = None
+    api_key: str | None = Field(default=None, repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "ProviderConfig":
+        if self.kind == "openai_compatible" and self.base_url is None:
+            raise ValueError("kind openai_compatible needs a base_url")
+        return self
+
+
+class McpServerConfig(Section):
+    """One entry of `mcp.servers`: `command` for stdio, `url` for HTTP; exactly one of them."""
+
+    command: LocalPath | None = None
+    args: tuple[LocalPath, ...] = ()
+    env: dict[str, str] = Field(default_factory=dict, repr=False)
+    cwd: LocalPath | None = None
+    url: Url | None = None
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    trusted: bool = False
+    enabled: bool = True
+    connect_timeout_s: Seconds | None = None
+    call_timeout_s: Seconds | None = None
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+    @model_validator(mode="after")
+    def _complete(self) -> "McpServerConfig":
+        if (self.command is None) == (self.url is None):
+            raise ValueError("a server has either a command or a url")
+        return self
+
+
+class McpConfig(Section):
+    approval_timeout_s: Seconds
+    servers: dict[Name, McpServerConfig]
+
+
+class StorageConfig(Section):
+    enabled: bool
+    path: LocalPath | None
+
+
+class LoggingConfig(Section):
+    level: LogLevel
+    format: Literal["console", "json"]
+    file: bool
+
+
+class NetworkConfig(Section):
+    proxy: str | None = Field(repr=False)
+    ca_bundle: LocalPath | None
+    trust_os_store: bool
+
+
+class Config(Section):
+    server: ServerConfig
+    chat: ChatConfig
+    timeouts: TimeoutsConfig
+    providers: dict[Name, ProviderConfig]
+    mcp: McpConfig
+    storage: StorageConfig
+    logging: LoggingConfig
+    network: NetworkConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Flags:
+    """What the command line said; None where it said nothing. Origins add to the settings'."""
+
+    host: str | None = None
+    port: int | None = None
+    log_level: str | None = None
+    log_format: str | None = None
+    allow_origins: tuple[str, ...] = ()
+    demo: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and where they came from.
+
+    `sources` has the dotted name of each value that was written anywhere: `default`, `file PATH`,
+    `environment NAME` or `flag`. `notes` are sentences for the person: old shapes, keys in a file.
+    `file` is the person's file, there or not; `references` has the values that were written with
+    a `${NAME}`, as they were written.
+    """
+
+    config: Config
+    sources: Mapping[str, str]
+    notes: tuple[str, ...]
+    revision: str
+    file: Path
+    references: Mapping[Steps, str]
+
+
+def load(
+    folders: Folders,
+    *,
+    environ: Mapping[str, str],
+    flags: Flags = Flags(),
+    config_file: Path | None = None,
+    managed: bool = False,
+) -> Loaded:
+    """Merge the four layers. Raises ConfigInvalid: one sentence with the place and what to do.
+
+    A `config_file` must exist; the one in the folder need not. With `managed` only the flag sets
+    the port, and without it any free one is taken.
+    """
+    layers, notes = Layers(Config), list[str]()
+    layers.add(nodes.load(shipped_settings(), "default"))
+    file = config_file or folders.settings_file
+    if config_file is not None or file.is_file():
+        layers.add(persons_file.load(file, environ, notes))
+    for layer in _environment(environ, layers.tree):
+        layers.add(layer)
+    layers.add(_flags(flags, layers, managed))
+    config = layers.validated()
+    _check_host(config.server, layers)
+    _check_model(config, layers)
+    return Loaded(
+        config=config,
+        sources=layers.sources(),
+        notes=tuple(notes),
+        revision=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
+        file=file,
+        references=layers.references,
+    )
+
+
+def masked(loaded: Loaded) -> JsonObject:
+    """The settings as written, for `config.get`: every key, header and environment value hidden."""
+    settings = loaded.config.model_dump(mode="json", exclude_unset=True)
+    return masking.masked(settings, loaded.references)
+
+
+def show(loaded: Loaded) -> str:
+    """The settings as YAML for `config show`, masked, each with its source in a comment."""
+    return "\n".join(masking.shown(masked(loaded), loaded.sources)) + "\n"
+
+
+def starter() -> str:
+    """A first config.yaml: every setting there is, commented out with a `#` at the margin."""
+    shipped = shipped_settings().read_text("utf-8").splitlines()
+    settings = shipped[shipped.index("server:") :]
+    return "\n".join((_STARTER, *(f"#{line}" if line else "" for line in settings), ""))
+
+
+def _environment(environ: Mapping[str, str], tree: Mapping[str, Any]) -> Iterator[dict[str, Node]]:
+    """A layer for each variable, the shorter names first, so that they do not undo the longer."""
+    for variable in sorted(environ):
+        if variable.startswith(PREFIX) and "__" in variable[len(PREFIX) :]:
+            path = _cased(variable[len(PREFIX) :].split("__"), tree)
+            node = _from_environment(environ[variable], Origin(f"environment {variable}"))
+            for step in reversed(path[1:]):
+                node = Node({step: node}, node.origin)
+            yield {path[0]: node}
+
+
+def _cased(steps: list[str], tree: Mapping[str, Any]) -> Steps:
+    """The path as the settings spell it: lower case, unless an entry is there in another."""
+    path: list[str] = []
+    inner: Any = tree
+    for step in steps:
+        names = {name.lower(): name for name in inner} if isinstance(inner, dict) else {}
+        is_variable = path[:2] == ["mcp", "servers"] and path[3:] == ["env"]
+        name = step if is_variable else names.get(step.lower(), step.lower())
+        inner = inner.get(name) if isinstance(inner, dict) else None
+        path.append(name)
+    return tuple(path)
+
+
+def _from_environment(text: str, origin: Origin) -> Node:
+    if text[:1] in ("[", "{", '"'):
+        try:
+            return replace(_from_json(json.loads(text), origin), text=text)
+        except (ValueError, RecursionError):
+            return Node(text, origin)  # a text that only begins like JSON
+    return Node(nodes.resolve(text), origin, text=text)
+
+
+def _from_json(value: Any, origin: Origin) -> Node:
+    match value:
+        case dict():
+            return Node({name: _from_json(item, origin) for name, item in value.items()}, origin)
+        case list():
+            return Node([_from_json(item, origin) for item in value], origin)
+    return Node(value, origin)
+
+
+def _flags(flags: Flags, layers: Layers[Config], managed: bool) -> dict[str, Node]:
+    origin = Origin("flag")
+    server, logging = dict[str, Any](), dict[str, Any]()
+    if flags.host is not None:
+        server["host"] = flags.host
+    if flags.port is not None or managed:
+        server["port"] = flags.port or 0
+    if flags.allow_origins:
+        configured = layers.tree["server"]["allowed_origins"]
+        known = configured if isinstance(configured, list) else []
+        server["allowed_origins"] = [*known, *flags.allow_origins]
+    if flags.log_level is not None:
+        logging["level"] = flags.log_level.upper()
+    if flags.log_format is not None:
+        logging["format"] = flags.log_format
+    said: dict[str, Any] = {"server": server, "logging": logging}
+    if flags.demo:
+        said["providers"] = {"demo": {"kind": "demo"}}
+        if layers.origin(("chat", "model")).source == "default":
+            said["chat"] = {"model": DEMO_MODEL}
+    return {name: _from_json(section, origin) for name, section in said.items()}
+
+
+def _check_host(server: ServerConfig, layers: Layers[Config]) -> None:
+    if server.tls.cert is None and not _is_loopback(server.host):
+        raise ConfigInvalid(
+            f"{layers.origin(('server', 'host'))}: server.host {server.host} is open to other"
+            " machines, which needs server.tls. Write `host: 127.0.0.1` to serve this one only."
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _check_model(config: Config, layers: Layers[Config]) -> None:
+    origin = layers.origin(("chat", "model"))
+    provider, slash, model = config.chat.model.partition("/")
+    if not slash or not model:
+        raise ConfigInvalid(
+            f"{origin}: chat.model is written provider/model, as in openai/gpt-4o-mini."
+        )
+    if provider not in config.providers and origin.source != "default":
+        raise ConfigInvalid(
+            f"{origin}: chat.model names the provider {provider}, which there is not"
+            f"{nearest(provider, config.providers)}"
+        )

@@ -1,0 +1,1 @@
+"""How settings come about: read, merge, complain, mask. What they are is in `sidecar.config`."""
