@@ -1,0 +1,210 @@
+"""The composition root: builds everything in order, owns the root TaskGroup, takes it all down.
+
+Only this file knows which class stands behind which seam. `open_app` returns when the socket
+accepts; `begin` starts what is heavy, so that the ready line can be written before it. Leaving
+the context is the clean shutdown: refuse, tell, cancel, close, within `lifetime.SHUTDOWN_S`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from uuid import uuid4
+
+import structlog
+
+from sidecar.chat.approvals import Approvals
+from sidecar.chat.runs import Defaults, Runs
+from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
+from sidecar.credentials import Credentials, Keyring, Vendor
+from sidecar.lifetime import SHUTDOWN_S, Lifetime
+from sidecar.mcp_host.demo_server import demo_entry
+from sidecar.mcp_host.host import Host
+from sidecar.paths import Folders
+from sidecar.protocol import ServerShutdown, ShutdownNotice
+from sidecar.providers.base import Params
+from sidecar.providers.http import Http
+from sidecar.providers.registry import Providers
+from sidecar.server.auth import Gate
+from sidecar.server.events import Events
+from sidecar.server.handlers import Handlers, Services
+from sidecar.server.http import Server, bind, tls_context
+from sidecar.store.conversations import Conversations
+from sidecar.store.rules import Rules
+
+DEMO_SERVER = "demo"
+HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a sidecar is started with: everything that comes from outside."""
+
+    settings: Loaded
+    folders: Folders
+    environ: Mapping[str, str]
+    keyring: Keyring
+    token: str
+    redact: Callable[[str], None]
+    """Told every secret that is seen, before it is used."""
+    demo: bool = False
+
+
+@dataclass(slots=True)
+class App:
+    """A sidecar that accepts connections."""
+
+    http: str
+    address: tuple[str, int]
+    token: str
+    group: asyncio.TaskGroup
+    events: Events
+    server: Server
+    runs: Runs
+    approvals: Approvals
+    host: Host
+    providers: Providers
+    default_model: str
+    _hosting: asyncio.Task[None] | None = None
+
+    @property
+    def url(self) -> str:
+        return self.http.replace("http", "ws", 1) + "/ws/chat"
+
+    def begin(self) -> None:
+        """Start the MCP servers, and import what the default model needs, off the loop."""
+        self._hosting = self.group.create_task(self.host.run(), name="mcp host")
+        self.group.create_task(self.providers.prepare(self.default_model), name="prepare")
+
+    async def close(self, reason: str) -> None:
+        """Everything that was shown is kept and told before the sockets go."""
+        log.info("stopping", reason=reason)
+        self.server.stop_accepting()
+        notice = ShutdownNotice(reason=reason, deadline_ms=round(SHUTDOWN_S * 1000))
+        self.events.publish(ServerShutdown(data=notice))
+        self.approvals.close()
+        await self.runs.close()
+        await self._close_host()
+        await self.server.close()
+        await self.providers.close()
+
+    async def _close_host(self) -> None:
+        """All MCP servers together; what does not end in time is killed."""
+        if self._hosting is None:
+            return
+        self._hosting.cancel()
+        _, pending = await asyncio.wait([self._hosting], timeout=HOST_CLOSE_S)
+        if pending:
+            self.host.kill_now()
+
+
+@asynccontextmanager
+async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
+    """Build it, listen, and on leaving take it down. Raises ConfigInvalid and PortInUse."""
+    config = world.settings.config
+    world.redact(world.token)
+    tls = config.server.tls
+    context = tls_context(tls.cert, tls.key) if tls.cert and tls.key else None
+    bound = bind(config.server.host, config.server.port)
+    gate = Gate(
+        scheme="https" if context else "http",
+        host=config.server.host,
+        port=bound.getsockname()[1],
+        token=world.token,
+        allowed_hosts=config.server.allowed_hosts,
+        allowed_origins=config.server.allowed_origins,
+        now=monotonic,
+    )
+    events = Events()
+    credentials = open_credentials(config.providers, world.keyring, world.environ, world.redact)
+    providers = Providers(
+        config.providers,
+        http=Http(config.network),
+        key=lambda name: _key_value(credentials, name),
+        timeouts=config.timeouts,
+        max_retries=config.chat.max_retries,
+    )
+    log_dir = world.folders.log if config.logging.file else None
+    host = Host(_servers(world), log_dir=log_dir, emit=events.publish)
+    rules = Rules(world.folders.data / "rules.json" if config.storage.enabled else None)
+    rules.load()
+    approvals = Approvals(
+        rules=rules,
+        tools=host,
+        timeout_s=config.mcp.approval_timeout_s,
+        publish=events.publish,
+    )
+    async with asyncio.TaskGroup() as group:
+        runs = Runs(
+            group,
+            conversations=Conversations(),
+            models=providers,
+            tools=host,
+            approvals=approvals,
+            defaults=_defaults(config.chat),
+            publish=events.publish,
+        )
+        services = Services(
+            instance=uuid4().hex,
+            runs=runs,
+            approvals=approvals,
+            host=host,
+            providers=providers,
+            credentials=credentials,
+            settings=world.settings,
+            publish=events.publish,
+            stop=lifetime.stop,
+        )
+        server = Server(bound, context, gate, Handlers(services), events, approvals)
+        await server.start()
+        app = App(
+            http=gate.origin,
+            address=bound.getsockname()[:2],
+            token=world.token,
+            group=group,
+            events=events,
+            server=server,
+            runs=runs,
+            approvals=approvals,
+            host=host,
+            providers=providers,
+            default_model=config.chat.model,
+        )
+        lifetime.kill_with(host.kill_now)
+        log.info("listening", address=app.http)
+        try:
+            yield app
+        finally:
+            await app.close(lifetime.reason)
+
+
+def open_credentials(
+    sections: Mapping[str, ProviderConfig],
+    keyring: Keyring,
+    environ: Mapping[str, str],
+    redact: Callable[[str], None],
+) -> Credentials:
+    """The keys of these providers; plain values, since a key's room knows no settings."""
+    vendors = [
+        Vendor(name, section.kind, section.base_url, section.api_key)
+        for name, section in sections.items()
+    ]
+    return Credentials(vendors, keyring, environ, redact)
+
+
+async def _key_value(credentials: Credentials, name: str) -> str | None:
+    key = await credentials.get(name)
+    return None if key is None else key.value
+
+
+def _servers(world: World) -> Mapping[str, McpServerConfig]:
+    servers = world.settings.config.mcp.servers
+    return {DEMO_SERVER: demo_entry(), **servers} if world.demo else servers
+
+
+def _defaults(chat: ChatConfig) -> Defaults:
+    params = Params(temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_tokens)
+    return Defaults(chat.model, chat.system_prompt, params, chat.max_steps)

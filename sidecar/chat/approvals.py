@@ -1,0 +1,299 @@
+"""Tool calls that wait for a person: ask everybody who can answer, the first answer wins.
+
+What needs no question is decided by `mcp_host.consent`; this file asks, remembers what the
+person said, and never leaves a question open: an answer, the clock, a cancel or the shutdown
+ends it. Knows no socket: it publishes events and is told the answers.
+"""
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Literal, TypeAlias, assert_never
+from uuid import uuid4
+
+from sidecar.chat.base import ToolSource
+from sidecar.chat.draft import now
+from sidecar.errors import BadRequest, NotFound
+from sidecar.mcp_host.consent import (
+    Allowed,
+    Asked,
+    Decision,
+    Denied,
+    Mode,
+    StoredRule,
+    decide,
+    pins_of,
+)
+from sidecar.messages import JsonObject, Tool
+from sidecar.protocol import (
+    Approval,
+    ApprovalResolution,
+    ApprovalsPending,
+    ApprovalsResolved,
+    ApprovalsResolvePayload,
+    ApprovalsResolveResult,
+    Event,
+    Rule,
+    ToolChange,
+)
+from sidecar.store.rules import Rules
+from sidecar.visible import visible, visible_json
+
+SHOWN_CHARS = 8 * 1024  # of one string of the arguments
+SHOWN_TOTAL_CHARS = 64 * 1024  # of all of them, so that the event fits a frame
+ANSWERS_KEPT = 256  # so that a late answer reads who was first
+
+DENIALS = {
+    "rule": "A remembered rule denies this tool. Do not call it again.",
+    "off": "Tools are switched off for this message.",
+    "person": "The person denied this call. Do not repeat it; ask them what they want instead.",
+    "unanswered": "Nobody answered whether this call may run, so it was not run.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """On whose behalf a call is made; `run_id` None is a person's own call."""
+
+    run_id: str | None
+    conversation_id: str | None
+    mode: Mode = "rules"
+    deny: Sequence[str] = ()
+
+    def leaves_out(self, tool: Tool) -> bool:
+        return tool.server in self.deny or f"{tool.server}/{tool.server_name}" in self.deny
+
+
+@dataclass(frozen=True, slots=True)
+class Allow:
+    arguments: JsonObject
+
+
+@dataclass(frozen=True, slots=True)
+class Deny:
+    """`text` is for the model."""
+
+    reason: str
+    text: str
+
+
+Verdict: TypeAlias = Allow | Deny
+
+
+@dataclass(slots=True)
+class _Question:
+    approval: Approval
+    tool: Tool
+    arguments: JsonObject
+    asking: Asking
+    answer: asyncio.Future[Verdict] = field(default_factory=asyncio.Future)
+
+
+class Approvals:
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        tools: ToolSource,
+        timeout_s: float,
+        publish: Callable[[Event], None],
+    ) -> None:
+        self._rules = rules
+        self._tools = tools
+        self._timeout_s = timeout_s
+        self._publish = publish
+        self._answerers: set[str] = set()
+        self._questions: dict[str, _Question] = {}
+        self._answered: OrderedDict[str, ApprovalResolution] = OrderedDict()
+        self._conversation_rules: list[StoredRule] = []
+        self._is_closing = False
+
+    def join(self, connection_id: str) -> None:
+        """This connection can ask a person."""
+        self._answerers.add(connection_id)
+
+    def leave(self, connection_id: str) -> None:
+        """Open questions stay: the window may be reloading."""
+        self._answerers.discard(connection_id)
+
+    def pending(self) -> tuple[Approval, ...]:
+        return tuple(question.approval for question in self._questions.values())
+
+    def close(self) -> None:
+        """Whatever is cancelled from now on ends by the shutdown."""
+        self._is_closing = True
+
+    def decide(self, tool: Tool, asking: Asking) -> Decision:
+        """What the rules say, without asking anybody."""
+        rules = (*self._rules.all(), *self._conversation_rules)
+        return decide(tool, rules, asking.mode, asking.deny, asking.conversation_id)
+
+    async def permit(
+        self, tool: Tool, arguments: JsonObject, tool_call_id: str, asking: Asking
+    ) -> Verdict:
+        """Decide by the rules, else ask. Cancelling the caller takes the question back."""
+        decision = self.decide(tool, asking)
+        match decision:
+            case Allowed():
+                return Allow(arguments)
+            case Denied(reason):
+                return Deny(reason, DENIALS[reason])
+            case Asked(changed):
+                return await self._ask(tool, arguments, tool_call_id, asking, changed)
+            case _:
+                assert_never(decision)
+
+    async def resolve(
+        self, payload: ApprovalsResolvePayload, connection_id: str
+    ) -> ApprovalsResolveResult:
+        """Take a person's answer. Raises NotFound, or BadRequest for unusable arguments."""
+        question = self._questions.get(payload.approval_id)
+        if question is not None and payload.arguments is not None:
+            if payload.decision == "deny" or payload.duration != "once":
+                raise BadRequest("arguments go with decision allow and duration once only.")
+            await self._tools.check(question.tool, payload.arguments)
+            question = self._questions.get(payload.approval_id)  # somebody may have been faster
+        if question is None:
+            return self._late(payload.approval_id)
+        verdict: Verdict = Deny("person", DENIALS["person"])
+        if payload.decision == "allow":
+            verdict = Allow(question.arguments if payload.arguments is None else payload.arguments)
+        self._settle(question, verdict, connection_id)
+        if payload.duration != "once":
+            await self._remember(question, payload)
+            self._answer_alike(connection_id)
+        return ApprovalsResolveResult(applied=True, decision=payload.decision, by=connection_id)
+
+    def rules(self) -> tuple[Rule, ...]:
+        """What is remembered, for always and for conversations."""
+        stored = (*self._rules.all(), *self._conversation_rules)
+        return tuple(
+            Rule(
+                rule_id=rule.rule_id,
+                decision=rule.decision,
+                scope=rule.scope,
+                server=rule.server,
+                name=rule.name,
+                conversation_id=rule.conversation_id,
+                created_at=rule.created_at,
+            )
+            for rule in stored
+        )
+
+    async def forget(self, rule_id: str | None) -> int:
+        """One rule, or all of them for None. Returns how many there were."""
+        kept = [
+            rule
+            for rule in self._conversation_rules
+            if rule_id is not None and rule.rule_id != rule_id
+        ]
+        dropped = len(self._conversation_rules) - len(kept)
+        self._conversation_rules = kept
+        return dropped + await self._rules.remove(rule_id)
+
+    async def _ask(
+        self,
+        tool: Tool,
+        arguments: JsonObject,
+        tool_call_id: str,
+        asking: Asking,
+        changed: ToolChange | None,
+    ) -> Verdict:
+        unanswered = Deny("unanswered", DENIALS["unanswered"])
+        if not self._answerers:
+            return unanswered
+        expires_at = datetime.now(UTC) + timedelta(seconds=self._timeout_s)
+        approval = _approval(tool, arguments, tool_call_id, asking, changed, expires_at)
+        question = _Question(approval, tool, arguments, asking)
+        self._questions[approval.approval_id] = question
+        self._publish(ApprovalsPending(data=approval))
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                return await question.answer
+        except TimeoutError:
+            self._settle(question, unanswered, "timeout")
+            return unanswered
+        except asyncio.CancelledError:
+            self._settle(question, unanswered, "shutdown" if self._is_closing else "cancel")
+            raise
+
+    def _settle(self, question: _Question, verdict: Verdict, by: str) -> None:
+        """Close the question, once. Only the first caller's verdict counts."""
+        approval_id = question.approval.approval_id
+        if self._questions.pop(approval_id, None) is None:
+            return
+        if not question.answer.done():
+            question.answer.set_result(verdict)
+        decision: Literal["allow", "deny"] = "allow" if isinstance(verdict, Allow) else "deny"
+        resolution = ApprovalResolution(approval_id=approval_id, decision=decision, by=by)
+        self._answered[approval_id] = resolution
+        while len(self._answered) > ANSWERS_KEPT:
+            self._answered.popitem(last=False)
+        self._publish(ApprovalsResolved(data=resolution))
+
+    def _late(self, approval_id: str) -> ApprovalsResolveResult:
+        resolution = self._answered.get(approval_id)
+        if resolution is None:
+            raise NotFound("There is no such approval; `hello` lists those that are pending.")
+        return ApprovalsResolveResult(applied=False, decision=resolution.decision, by=resolution.by)
+
+    async def _remember(self, question: _Question, payload: ApprovalsResolvePayload) -> None:
+        tool, is_tool = question.tool, payload.scope == "tool"
+        known = [each for each in self._tools.tools() if each.server == tool.server]
+        for_conversation = payload.duration == "conversation"
+        rule = StoredRule(
+            rule_id=uuid4().hex,
+            decision=payload.decision,
+            scope=payload.scope,
+            server=tool.server,
+            name=tool.server_name if is_tool else None,
+            fingerprint=tool.fingerprint,
+            pins=pins_of([tool] if is_tool else [*known, tool]),
+            conversation_id=question.asking.conversation_id if for_conversation else None,
+            created_at=now(),
+        )
+        if not for_conversation:
+            await self._rules.add(rule)
+        elif rule.conversation_id is not None:
+            self._conversation_rules.append(rule)
+
+    def _answer_alike(self, connection_id: str) -> None:
+        """What was just remembered may answer other open questions too."""
+        for question in tuple(self._questions.values()):
+            match self.decide(question.tool, question.asking):
+                case Allowed():
+                    self._settle(question, Allow(question.arguments), connection_id)
+                case Denied(reason):
+                    self._settle(question, Deny(reason, DENIALS[reason]), connection_id)
+
+
+def _approval(
+    tool: Tool,
+    arguments: JsonObject,
+    tool_call_id: str,
+    asking: Asking,
+    changed: ToolChange | None,
+    expires_at: datetime,
+) -> Approval:
+    shown = visible_json(arguments, SHOWN_CHARS)
+    too_long = len(json.dumps(shown)) > SHOWN_TOTAL_CHARS
+    assert isinstance(shown, dict)
+    if changed is not None:
+        changed = ToolChange(before=visible(changed.before), after=visible(changed.after))
+    return Approval(
+        approval_id=uuid4().hex,
+        run_id=asking.run_id,
+        conversation_id=asking.conversation_id,
+        tool_call_id=tool_call_id,
+        server=tool.server,
+        name=visible(tool.server_name),
+        description=visible(tool.description),
+        arguments={} if too_long else shown,
+        arguments_truncated=True if too_long else None,
+        hints=tool.hints,
+        changed=changed,
+        expires_at=expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+    )

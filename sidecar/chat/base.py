@@ -1,0 +1,38 @@
+"""The seams of a turn: where its chunks go and where its tools come from."""
+
+from collections.abc import Callable, Sequence
+from typing import Protocol, TypeAlias
+
+from sidecar.messages import JsonObject, Tool, ToolResultPart
+from sidecar.protocol import Chunk
+
+Emit: TypeAlias = Callable[[Chunk], None]
+"""Takes a chunk and never waits."""
+
+OnProgress: TypeAlias = Callable[[float, float | None], None]
+"""Takes progress and, where the server gives one, the total."""
+
+
+class ToolSource(Protocol):
+    """The tools there are, and a way to run one."""
+
+    def tools(self) -> Sequence[Tool]:
+        """All callable tools now, sorted by name; a turn takes this once and keeps it."""
+
+    def starting(self) -> Sequence[str]:
+        """Servers whose tools are not known yet, but may be soon."""
+
+    async def settled(self) -> None:
+        """Wait until no server is starting any more; the caller bounds it."""
+
+    async def check(self, tool: Tool, arguments: JsonObject) -> None:
+        """Raises BadRequest for arguments that the tool's schema does not take."""
+
+    async def call(
+        self, tool: Tool, arguments: JsonObject, tool_call_id: str, on_progress: OnProgress
+    ) -> ToolResultPart:
+        """Run one call on its server.
+
+        A failure of any kind is a result with its status, never an exception; cancelling the
+        caller cancels the call on the server.
+        """

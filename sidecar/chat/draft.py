@@ -1,0 +1,119 @@
+"""An assistant message while it grows.
+
+Adjacent deltas of one type are one part, so what was shown live, what a snapshot shows and what
+is stored are the same. Cheap per delta: text is joined only when somebody looks.
+"""
+
+from datetime import UTC, datetime
+
+from sidecar.messages import (
+    ErrorInfo,
+    Message,
+    MessageStatus,
+    Part,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+    Usage,
+)
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Draft:
+    def __init__(self, message_id: str, parent_id: str, model: str) -> None:
+        self.message_id = message_id
+        self.usage = Usage()
+        self._parent_id = parent_id
+        self._model = model
+        self._created_at = now()
+        self._parts: list[Part] = []
+        self._open: type[TextPart | ReasoningPart] | None = None
+        self._pieces: list[str] = []
+        self._calls: set[str] = set()
+        self._unanswered: dict[str, ToolCallPart] = {}
+
+    def add_text(self, text: str) -> None:
+        self._grow(TextPart, text)
+
+    def add_reasoning(self, text: str) -> None:
+        self._grow(ReasoningPart, text)
+
+    def add_call(self, call: ToolCallPart) -> None:
+        self._close_part()
+        self._parts.append(call)
+        self._calls.add(call.tool_call_id)
+        self._unanswered[call.tool_call_id] = call
+
+    def add_result(self, result: ToolResultPart) -> None:
+        self._close_part()
+        self._parts.append(result)
+        del self._unanswered[result.tool_call_id]
+
+    def has_call(self, tool_call_id: str) -> bool:
+        return tool_call_id in self._calls
+
+    def unanswered(self) -> tuple[ToolCallPart, ...]:
+        return tuple(self._unanswered.values())
+
+    def message(
+        self,
+        status: MessageStatus,
+        error: str | None = None,
+        error_info: ErrorInfo | None = None,
+    ) -> Message:
+        """What there is so far, as a message of its own."""
+        self._close_part()
+        return Message(
+            message_id=self.message_id,
+            parent_id=self._parent_id,
+            role="assistant",
+            parts=tuple(self._parts),
+            status=status,
+            model=self._model,
+            usage=self.usage,
+            error=error,
+            error_info=error_info,
+            created_at=self._created_at,
+        )
+
+    def _grow(self, part: type[TextPart | ReasoningPart], text: str) -> None:
+        if not text:
+            return
+        if self._open is not part:
+            self._close_part()
+            self._open = part
+        self._pieces.append(text)
+
+    def _close_part(self) -> None:
+        """Join the pieces; a part that goes on afterwards is taken up again."""
+        if self._open is None:
+            return
+        text = "".join(self._pieces)
+        last = self._parts[-1] if self._parts else None
+        if isinstance(last, self._open):
+            self._parts[-1] = self._open(text=last.text + text)
+        else:
+            self._parts.append(self._open(text=text))
+        self._open = None
+        self._pieces.clear()
+
+
+def newest_parts(message: Message, max_bytes: int) -> tuple[Message, bool]:
+    """The message with as many of its last parts as fit, and whether all of them did."""
+    kept: list[Part] = []
+    left = max_bytes
+    for part in reversed(message.parts):
+        size = len(part.model_dump_json())
+        if size <= left:
+            kept.append(part)
+            left -= size
+            continue
+        tail_chars = left // 6  # a character is six bytes of JSON at worst
+        if isinstance(part, TextPart | ReasoningPart) and tail_chars:
+            kept.append(type(part)(text=part.text[-tail_chars:]))
+        return message.model_copy(update={"parts": tuple(reversed(kept))}), False
+    return message, True

@@ -1,0 +1,358 @@
+"""Running turns: start, cancel, follow.
+
+A run belongs to the program, not to a socket: it goes on when its followers leave, unless they
+said otherwise. Its log gets exactly one terminal entry, whatever happens to the turn, and what
+was shown is appended to its conversation before that.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+from uuid import uuid4
+
+import structlog
+
+from sidecar import protocol
+from sidecar.chat.approvals import Approvals, Asking
+from sidecar.chat.base import ToolSource
+from sidecar.chat.draft import Draft, newest_parts, now
+from sidecar.chat.log import Failed, RunLog, Waker
+from sidecar.chat.turn import Plan, Turn
+from sidecar.errors import BadRequest, Busy, DuplicateRequest, NotFound, Overloaded, SidecarError
+from sidecar.messages import FinishReason, Message, TextPart, Usage
+from sidecar.protocol import (
+    FRAME_BYTES_OUT,
+    RUNS,
+    WAITING_TURNS,
+    ChatPayload,
+    ChatResult,
+    Event,
+    RunInfo,
+    RunsEnded,
+    RunsStarted,
+    SnapshotChunk,
+    SnapshotMetadata,
+    Started,
+    StartedMetadata,
+    error_info,
+)
+from sidecar.providers.base import Params, Provider
+from sidecar.store.conversations import Conversations
+
+KEPT_AFTER_END_S = 15 * 60  # so long can a run be resumed that has ended
+SNAPSHOT_BYTES = FRAME_BYTES_OUT // 2
+RETRY_KEY_S = 24 * 60 * 60
+
+log = structlog.get_logger()
+
+
+class Models(Protocol):
+    """Where a run's model comes from."""
+
+    def open(self, model: str) -> tuple[Provider, str]:
+        """`provider/model` → its provider and the vendor's own id. Raises SidecarError."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What a chat that does not say otherwise uses."""
+
+    model: str
+    system_prompt: str | None
+    params: Params
+    max_steps: int
+
+
+class Run:
+    """One turn and its log. Only Runs makes and ends one."""
+
+    def __init__(self, conversation_id: str, chat: ChatPayload, model: str) -> None:
+        self.run_id = uuid4().hex
+        self.conversation_id = conversation_id
+        self.chat = chat
+        self.model = model
+        self.user_message_id = uuid4().hex
+        self.message_id = uuid4().hex
+        self.log = RunLog()
+        self.ended = asyncio.Event()
+        self.turn: Turn | None = None
+        self.answer: Message | None = None  # once it has ended
+        self._driver: asyncio.Task[None] | None = None
+        self._is_cancelled = False
+
+    @property
+    def info(self) -> RunInfo:
+        return RunInfo(
+            run_id=self.run_id,
+            conversation_id=self.conversation_id,
+            seq=self.log.next_seq - 1,
+            state="ended" if self.ended.is_set() else "running",
+        )
+
+    def snapshot(self) -> SnapshotChunk:
+        """The message so far; stands for every entry up to its seq, the terminal one excepted."""
+        assert self.turn is not None  # a log that has lost entries has had a turn
+        message = self.answer or self.turn.draft.message("streaming")
+        message, is_whole = newest_parts(message, SNAPSHOT_BYTES)
+        metadata = SnapshotMetadata(
+            message=message,
+            seq=self.log.next_seq - (2 if self.ended.is_set() else 1),
+            truncated=None if is_whole else True,
+        )
+        return SnapshotChunk(metadata=metadata)
+
+    def follow(self, waker: Waker) -> None:
+        self.log.watch(waker)
+
+    def unfollow(self, waker: Waker) -> None:
+        self.log.unwatch(waker)
+        if not self.log.watchers and self.chat.on_disconnect == "cancel":
+            self.cancel()
+
+    def cancel(self) -> bool:
+        """False when it has ended, or is ending, already."""
+        if self._is_cancelled or self.ended.is_set():
+            return not self.ended.is_set()
+        self._is_cancelled = True
+        if self._driver is not None:
+            self._driver.cancel()
+        return True
+
+    def driven_by(self, driver: asyncio.Task[None] | None) -> None:
+        """Whom to cancel. A cancel that came before the task's first step is given to it now."""
+        self._driver = driver
+        if driver is not None and self._is_cancelled:
+            driver.cancel()
+
+
+class Runs:
+    def __init__(
+        self,
+        group: asyncio.TaskGroup,
+        *,
+        conversations: Conversations,
+        models: Models,
+        tools: ToolSource,
+        approvals: Approvals,
+        defaults: Defaults,
+        publish: Callable[[Event], None],
+    ) -> None:
+        self._group = group
+        self._conversations = conversations
+        self._models = models
+        self._tools = tools
+        self._approvals = approvals
+        self._defaults = defaults
+        self._publish = publish
+        self._runs: dict[str, Run] = {}
+        self._queues: dict[str, list[Run]] = {}  # by conversation; the first one runs
+        self._retries: dict[str, tuple[bytes, Run]] = {}
+        self._closing = False
+
+    async def start(self, chat: ChatPayload, *, queue: bool = False) -> Run:
+        """Begin a turn. With `queue`, it waits for its conversation's turns that came before.
+
+        Raises RequestError, or ProviderError when there is no such model; then nothing began.
+        """
+        text = _text(chat)
+        digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
+        if known := self._known(chat.retry_key, digest):
+            return known
+        if self._closing:
+            raise Overloaded("The sidecar is shutting down.")
+        if sum(not run.ended.is_set() for run in self._runs.values()) >= RUNS:
+            raise Overloaded(f"{RUNS} runs are going on already; wait for one to end.")
+        model = chat.model or self._defaults.model
+        provider, model_id = self._models.open(model)
+        conversation_id = await self._place(chat)
+        before = self._queues.get(conversation_id, [])
+        if before and not queue:
+            raise Busy("This conversation is being answered already; cancel that run or wait.")
+        if len(before) > WAITING_TURNS:
+            raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
+
+        run = Run(conversation_id, chat, model)
+        previous = before[-1] if before else None
+        self._register(run, digest, text)
+        driving = self._drive(run, text, provider, model_id, previous)
+        self._group.create_task(driving, name=f"run {run.run_id}")
+        return run
+
+    def get(self, run_id: str) -> Run:
+        run = self._runs.get(run_id)
+        if run is None:
+            raise NotFound("There is no such run: it ended over 15 minutes ago, or never began.")
+        return run
+
+    def running(self) -> tuple[RunInfo, ...]:
+        return tuple(run.info for run in self._runs.values() if not run.ended.is_set())
+
+    def cancel(self, run_id: str, tool_call_id: str | None = None) -> bool:
+        """False when there is nothing to cancel any more."""
+        run = self._runs.get(run_id)
+        if run is None:
+            return False
+        if tool_call_id is None:
+            return run.cancel()
+        return run.turn is not None and run.turn.cancel_call(tool_call_id)
+
+    async def close(self) -> None:
+        """Cancel every run and wait until each has kept what was shown."""
+        self._closing = True
+        running = [run for run in self._runs.values() if run.cancel()]
+        for run in running:
+            await run.ended.wait()
+
+    def _register(self, run: Run, digest: bytes, text: str) -> None:
+        self._runs[run.run_id] = run
+        self._queues.setdefault(run.conversation_id, []).append(run)
+        if run.chat.retry_key:
+            self._retries[run.chat.retry_key] = (digest, run)
+            self._later(RETRY_KEY_S, self._retries.pop, run.chat.retry_key, None)
+        metadata = StartedMetadata(
+            user_message=text,
+            run_id=run.run_id,
+            conversation_id=run.conversation_id,
+            user_message_id=run.user_message_id,
+            message_id=run.message_id,
+            model=run.model,
+        )
+        run.log.append(Started(metadata=metadata))
+        self._publish(RunsStarted(data=run.info))
+
+    async def _place(self, chat: ChatPayload) -> str:
+        """The conversation to go on with, or a new one. What the chat refers to must be there."""
+        store = self._conversations
+        if chat.conversation_id is None:
+            if chat.parent_id or chat.replaces:
+                raise BadRequest("parent_id and replaces need their conversation_id.")
+            return await store.create()
+        if chat.parent_id and chat.replaces:
+            raise BadRequest("Give parent_id or replaces, not both.")
+        if chat.replaces:
+            replaced = await store.message(chat.conversation_id, chat.replaces)
+            if replaced.role != "user":
+                raise BadRequest("replaces must name a user's message.")
+        await self._parent_id(chat, chat.conversation_id)
+        return chat.conversation_id
+
+    async def _parent_id(self, chat: ChatPayload, conversation_id: str) -> str | None:
+        """The message below which the new one hangs; None makes it a root."""
+        store = self._conversations
+        if chat.replaces:
+            return (await store.message(conversation_id, chat.replaces)).parent_id
+        if chat.parent_id:
+            return (await store.message(conversation_id, chat.parent_id)).message_id
+        return await store.head(conversation_id)
+
+    def _known(self, retry_key: str | None, digest: bytes) -> Run | None:
+        known = self._retries.get(retry_key) if retry_key else None
+        if known is None:
+            return None
+        if known[0] != digest:
+            raise DuplicateRequest("This retry_key was used for another message; make a new one.")
+        return known[1]
+
+    async def _drive(
+        self, run: Run, text: str, provider: Provider, model_id: str, previous: Run | None
+    ) -> None:
+        """Owns the turn: whatever ends it, the run gets its one terminal entry."""
+        reason: FinishReason = "cancelled"
+        failure: Failed | None = None
+        with structlog.contextvars.bound_contextvars(run=run.run_id):
+            try:
+                run.driven_by(asyncio.current_task())
+                if previous is not None:
+                    await previous.ended.wait()
+                turn = await self._begin(run, text, provider, model_id)
+                reason = await turn.run(run.log.append)
+            except asyncio.CancelledError:
+                log.info("run_cancelled")  # this task is what was to be cancelled
+            except SidecarError as error:
+                failure = Failed(str(error), error_info(error))
+                log.warning("run_failed", code=error.code, http_status=error.http_status)
+            except Exception:  # the owner of the turn: a bug must end this run and no other
+                bug = SidecarError("Something went wrong inside the sidecar; its log has more.")
+                failure = Failed(str(bug), error_info(bug))
+                log.exception("run_crashed")
+            run.driven_by(None)
+            await self._end(run, reason, failure)
+
+    async def _begin(self, run: Run, text: str, provider: Provider, model_id: str) -> Turn:
+        """Store the user's message and lay out the turn."""
+        store, chat, defaults = self._conversations, run.chat, self._defaults
+        question = Message(
+            message_id=run.user_message_id,
+            parent_id=await self._parent_id(chat, run.conversation_id),
+            role="user",
+            parts=(TextPart(text=text),),
+            created_at=now(),
+        )
+        await store.append(run.conversation_id, question)
+        system_prompt = chat.system_prompt
+        plan = Plan(
+            provider=provider,
+            model=model_id,
+            history=await store.path(run.conversation_id, question.message_id),
+            system_prompt=defaults.system_prompt if system_prompt is None else system_prompt,
+            params=_params(chat.params, defaults.params),
+            asking=Asking(
+                run_id=run.run_id,
+                conversation_id=run.conversation_id,
+                mode=chat.tools.mode,
+                deny=chat.tools.deny,
+            ),
+            servers=None if chat.tools.servers is None else frozenset(chat.tools.servers),
+            max_steps=defaults.max_steps,
+        )
+        draft = Draft(run.message_id, question.message_id, run.model)
+        run.turn = Turn(plan, draft, self._tools, self._approvals)
+        return run.turn
+
+    async def _end(self, run: Run, reason: FinishReason, failure: Failed | None) -> None:
+        """Keep what was shown, then tell everybody; the next run of the conversation may begin."""
+        usage = Usage()
+        if run.turn is not None:
+            usage = run.turn.draft.usage
+            run.answer = _answer(run.turn.draft, reason, failure)
+            await self._conversations.append(run.conversation_id, run.answer)
+        queue = self._queues[run.conversation_id]
+        queue.remove(run)
+        if not queue:
+            del self._queues[run.conversation_id]
+        run.ended.set()
+        result = ChatResult(
+            run_id=run.run_id,
+            conversation_id=run.conversation_id,
+            message_id=run.message_id,
+            finish_reason=reason,
+            usage=usage,
+        )
+        run.log.append(failure or result)
+        self._publish(RunsEnded(data=run.info))
+        self._later(KEPT_AFTER_END_S, self._runs.pop, run.run_id, None)
+
+    def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
+        asyncio.get_running_loop().call_later(delay_s, function, *args)
+
+
+def _text(chat: ChatPayload) -> str:
+    if (chat.text is None) == (chat.parts is None):
+        raise BadRequest("A chat has either text or parts.")
+    text = chat.text if chat.parts is None else "".join(part.text for part in chat.parts)
+    if not text or not text.strip():
+        raise BadRequest("The message is empty.")
+    return text
+
+
+def _params(given: protocol.Params, defaults: Params) -> Params:
+    """What the chat says, and the settings where it says nothing."""
+    return replace(defaults, **given.model_dump(exclude_none=True))
+
+
+def _answer(draft: Draft, reason: FinishReason, failure: Failed | None) -> Message:
+    if failure is not None:
+        return draft.message("error", failure.error, failure.info)
+    return draft.message("cancelled" if reason == "cancelled" else "complete")

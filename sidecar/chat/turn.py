@@ -1,0 +1,325 @@
+"""One turn: ask the model, run the tools it calls, ask again, until it stops.
+
+Tells everything to `emit` as it happens and keeps it in `draft`, so that after a cancel or a
+failure what was seen is what there is. Knows no socket, no store and no vendor. A tool's failure
+is a result that the model reads; a provider's failure ends the turn as ProviderError.
+"""
+
+import asyncio
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import assert_never
+
+from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
+from sidecar.chat.base import Emit, ToolSource
+from sidecar.chat.draft import Draft
+from sidecar.messages import (
+    FinishReason,
+    Message,
+    Tool,
+    ToolCallPart,
+    ToolResultPart,
+    ToolStatus,
+    Usage,
+)
+from sidecar.protocol import (
+    NoticeChunk,
+    NoticeMetadata,
+    ReasoningChunk,
+    RetryChunk,
+    RetryMetadata,
+    TextChunk,
+    ToolArgumentsChunk,
+    ToolArgumentsMetadata,
+    ToolCallChunk,
+    ToolCallMetadata,
+    ToolProgressChunk,
+    ToolProgressMetadata,
+    ToolResultChunk,
+    ToolResultMetadata,
+    UsageChunk,
+    error_info,
+)
+from sidecar.providers.base import (
+    Finished,
+    ModelRequest,
+    Params,
+    Provider,
+    ReasoningDelta,
+    Retrying,
+    TextDelta,
+    ToolArguments,
+    ToolCall,
+    UsageReport,
+)
+
+PIECE_CHARS = 64 * 1024  # six bytes each at worst in JSON, so that any frame stays below 512 KiB
+TOOLS_WAIT_S = 20.0  # a server that was just launched is worth waiting for, a stuck one is not
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a turn is about. `history` ends with the user's message."""
+
+    provider: Provider
+    model: str
+    history: Sequence[Message]
+    system_prompt: str | None
+    params: Params
+    asking: Asking
+    servers: frozenset[str] | None
+    max_steps: int
+
+
+class Turn:
+    def __init__(self, plan: Plan, draft: Draft, source: ToolSource, approvals: Approvals) -> None:
+        self.draft = draft
+        self._plan = plan
+        self._source = source
+        self._approvals = approvals
+        self._tools: dict[str, Tool] = {}
+        self._reason: FinishReason = "stop"
+        self._running: dict[str, asyncio.Task[None]] = {}
+        self._stopped: set[str] = set()
+
+    async def run(self, emit: Emit) -> FinishReason:
+        """Drive model and tools until the model stops. Whatever was shown is in `draft`."""
+        await self._take_tools(emit)
+        for _ in range(self._plan.max_steps):
+            calls = await self._ask_model(emit)
+            if not calls:
+                return self._reason
+            try:
+                async with asyncio.TaskGroup() as group:  # siblings live and die together
+                    for part, call in calls:
+                        answering = self._answer(part, call, emit)
+                        self._running[part.tool_call_id] = group.create_task(answering)
+            finally:
+                self._running.clear()
+                self._close_unanswered(emit)  # vendors reject a call without its result
+        return "step_limit"
+
+    def cancel_call(self, tool_call_id: str) -> bool:
+        """Stop one running call; the model reads that it was cancelled and the turn goes on."""
+        task = self._running.get(tool_call_id)
+        if task is None or task.done():
+            return False
+        self._stopped.add(tool_call_id)
+        task.cancel()
+        return True
+
+    async def _take_tools(self, emit: Emit) -> None:
+        """The list is frozen here, for the length of the turn."""
+        asking = self._plan.asking
+        if asking.mode == "off":
+            return
+        starting = self._source.starting()
+        if starting:
+            waiting_for = "Waiting for MCP servers that are starting: " + ", ".join(starting) + "."
+            metadata = NoticeMetadata(code="servers_starting")
+            emit(NoticeChunk(data=waiting_for, metadata=metadata))
+            with suppress(TimeoutError):
+                async with asyncio.timeout(TOOLS_WAIT_S):
+                    await self._source.settled()
+        self._tools = {
+            tool.name: tool
+            for tool in self._source.tools()
+            if (self._plan.servers is None or tool.server in self._plan.servers)
+            and not asking.leaves_out(tool)
+        }
+
+    async def _ask_model(self, emit: Emit) -> list[tuple[ToolCallPart, ToolCall]]:
+        """One step: stream the model's answer into the draft. Returns the calls it made."""
+        draft = self.draft
+        calls: list[tuple[ToolCallPart, ToolCall]] = []
+        ids: dict[str, str] = {}
+        usage = Usage()
+        request = ModelRequest(
+            model=self._plan.model,
+            history=self._history(),
+            system_prompt=self._plan.system_prompt,
+            tools=tuple(self._tools.values()),
+            params=self._plan.params,
+        )
+        async with aclosing(self._plan.provider.stream(request)) as events:
+            async for event in events:
+                match event:
+                    case TextDelta(text):
+                        draft.add_text(text)
+                        for piece in _pieces(text):
+                            emit(TextChunk(data=piece))
+                    case ReasoningDelta(text):
+                        draft.add_reasoning(text)
+                        for piece in _pieces(text):
+                            emit(ReasoningChunk(data=piece))
+                    case ToolArguments(call_id, _, text):
+                        shown_id = self._unique(call_id, ids)
+                        metadata = ToolArgumentsMetadata(tool_call_id=shown_id)
+                        for piece in _pieces(text):
+                            emit(ToolArgumentsChunk(data=piece, metadata=metadata))
+                    case ToolCall(call_id):
+                        part = self._call_part(event, self._unique(call_id, ids))
+                        draft.add_call(part)
+                        emit(_call_chunk(part))
+                        calls.append((part, event))
+                    case UsageReport(usage):
+                        pass
+                    case Retrying():
+                        emit(_retry_chunk(event))
+                    case Finished(reason):
+                        if reason != "tool_calls":
+                            self._reason = reason
+                    case _:
+                        assert_never(event)
+        draft.usage += usage
+        emit(UsageChunk(metadata=usage))
+        return calls
+
+    def _history(self) -> Sequence[Message]:
+        own = self.draft.message("streaming")
+        return (*self._plan.history, own) if own.parts else self._plan.history
+
+    def _unique(self, call_id: str, ids: dict[str, str]) -> str:
+        """Some vendors number the calls of every step from 0; ours are unique in the message."""
+        if call_id not in ids:
+            ids[call_id], count = call_id, 1
+            while self.draft.has_call(ids[call_id]):
+                count += 1
+                ids[call_id] = f"{call_id}_{count}"
+        return ids[call_id]
+
+    def _call_part(self, call: ToolCall, tool_call_id: str) -> ToolCallPart:
+        tool = self._tools.get(call.name)
+        return ToolCallPart(
+            tool_call_id=tool_call_id,
+            server=tool.server if tool else None,
+            name=tool.server_name if tool else call.name,
+            offered_as=call.name,
+            arguments=call.arguments or {},
+            invalid_arguments=call.raw if call.arguments is None else None,
+        )
+
+    async def _answer(self, part: ToolCallPart, call: ToolCall, emit: Emit) -> None:
+        started = monotonic()
+        try:
+            result = await self._result(part, call, emit)
+        except asyncio.CancelledError:
+            if part.tool_call_id not in self._stopped:
+                raise
+            current = asyncio.current_task()
+            assert current is not None
+            current.uncancel()  # the cancel was for this call, and it ends here
+            text = "The person cancelled this call."
+            result = _result(part, "cancelled", text, started, "person")
+        self.draft.add_result(result)
+        emit(_result_chunk(result))
+
+    async def _result(self, part: ToolCallPart, call: ToolCall, emit: Emit) -> ToolResultPart:
+        started = monotonic()
+        tool = self._tools.get(call.name)
+        if tool is None:
+            names = ", ".join(self._tools) or "none"
+            text = f"There is no tool {call.name!r}. The tools there are: {names}."
+            return _result(part, "error", text, started, "tool_not_found")
+        if call.arguments is None:
+            text = "The arguments are not a JSON object; call the tool again with valid ones."
+            return _result(part, "error", text, started, "invalid_arguments")
+        verdict = await self._approvals.permit(
+            tool, call.arguments, part.tool_call_id, self._plan.asking
+        )
+        match verdict:
+            case Deny(reason, text):
+                return _result(part, "denied", text, started, reason)
+            case Allow(arguments):
+                pass
+            case _:
+                assert_never(verdict)
+
+        def on_progress(progress: float, total: float | None) -> None:
+            metadata = ToolProgressMetadata(
+                tool_call_id=part.tool_call_id, progress=progress, total=total
+            )
+            emit(ToolProgressChunk(metadata=metadata))
+
+        result = await self._source.call(tool, arguments, part.tool_call_id, on_progress)
+        if arguments != call.arguments:
+            result = result.model_copy(update={"arguments_used": arguments})
+        return result
+
+    def _close_unanswered(self, emit: Emit) -> None:
+        for part in self.draft.unanswered():
+            text = "The turn was cancelled before this call ended."
+            result = _result(part, "cancelled", text, monotonic(), "cancel")
+            self.draft.add_result(result)
+            emit(_result_chunk(result))
+
+
+def _pieces(text: str) -> Iterator[str]:
+    if len(text) <= PIECE_CHARS:
+        if text:
+            yield text
+        return
+    for start in range(0, len(text), PIECE_CHARS):
+        yield text[start : start + PIECE_CHARS]
+
+
+def _result(
+    part: ToolCallPart, status: ToolStatus, text: str, started: float, reason: str
+) -> ToolResultPart:
+    return ToolResultPart(
+        tool_call_id=part.tool_call_id,
+        status=status,
+        text=text,
+        duration_ms=round((monotonic() - started) * 1000),
+        reason=reason,
+    )
+
+
+def _call_chunk(part: ToolCallPart) -> ToolCallChunk:
+    text = json.dumps(part.arguments, ensure_ascii=False)
+    if part.invalid_arguments is not None:
+        text = part.invalid_arguments
+    too_long = len(text) > PIECE_CHARS // 2  # it stands in the frame twice
+    return ToolCallChunk(
+        data=text[: PIECE_CHARS // 2],
+        metadata=ToolCallMetadata(
+            tool_call_id=part.tool_call_id,
+            server=part.server,
+            name=part.name,
+            offered_as=part.offered_as,
+            arguments={} if too_long else part.arguments,
+            invalid_arguments=None if too_long else part.invalid_arguments,
+            truncated=True if too_long else None,
+        ),
+    )
+
+
+def _result_chunk(result: ToolResultPart) -> ToolResultChunk:
+    return ToolResultChunk(
+        data=result.text,
+        metadata=ToolResultMetadata(
+            tool_call_id=result.tool_call_id,
+            status=result.status,
+            duration_ms=result.duration_ms,
+            reason=result.reason,
+            arguments_used=result.arguments_used,
+            content=result.content,
+            structured_content=result.structured_content,
+            truncated=result.truncated,
+        ),
+    )
+
+
+def _retry_chunk(event: Retrying) -> RetryChunk:
+    return RetryChunk(
+        data=f"{event.error} Trying again in {event.delay_s:.1f} s.",
+        metadata=RetryMetadata(
+            attempt=event.attempt,
+            max=event.limit,
+            delay_ms=round(event.delay_s * 1000),
+            error_info=error_info(event.error),
+        ),
+    )

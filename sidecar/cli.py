@@ -1,0 +1,476 @@
+"""The commands: parsing and printing only.
+
+An error a person can act on is one line on stderr and an exit code of `product`'s table; never a
+traceback. What a command needs is imported when it runs, so that `--help` answers at once.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from getpass import getpass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sidecar import __version__
+from sidecar.errors import (
+    AlreadyRunning,
+    ConfigInvalid,
+    KeyringUnavailable,
+    PortInUse,
+    SidecarError,
+)
+
+if TYPE_CHECKING:
+    from sidecar.app import App, World
+    from sidecar.client import Client
+    from sidecar.config import Loaded
+    from sidecar.credentials import Credentials
+    from sidecar.paths import Folders
+
+
+class InternalError(SidecarError):
+    """A bug; `code` is `internal`."""
+
+
+FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+EXIT_CODES: dict[type[SidecarError], int] = {
+    ConfigInvalid: USAGE,
+    PortInUse: 3,
+    AlreadyRunning: 4,
+    KeyringUnavailable: 5,
+    InternalError: INTERNAL,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    arguments = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except Exception as error:  # the last owner: what ends a command is told in one line
+        return _failed(arguments, _cause(error))
+
+
+def _cause(error: Exception) -> Exception:
+    """What went wrong first, out of the task groups that it went through."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def _failed(arguments: argparse.Namespace, error: Exception) -> int:
+    """One line: on stderr for people, as JSON on stdout for a frontend that waits for it."""
+    from sidecar.client import ClientError
+
+    if isinstance(error, BrokenPipeError):  # `sidecar … | head`: nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would complain
+        return FAILED
+    if not isinstance(error, SidecarError | ClientError):
+        error = _internal(error)
+    code = error.code if isinstance(error, SidecarError) else "failed"
+    if getattr(arguments, "managed", False):
+        print(json.dumps({"event": "error", "code": code, "message": str(error)}), flush=True)
+    else:
+        print(f"sidecar: {error}", file=sys.stderr)
+    return next((exit for kind, exit in EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+
+
+def _internal(bug: Exception) -> InternalError:
+    """Its trace goes to the log; without one, structlog would write to stdout."""
+    import structlog
+
+    if structlog.is_configured():
+        structlog.get_logger().error("crashed", exc_info=bug)
+    return InternalError(f"Internal error: {type(bug).__name__}: {bug}. The log has more.")
+
+
+COMMANDS = ("serve", "chat", "keys", "config", "mcp", "schema", "demo-server")
+
+
+def _with_command(argv: Sequence[str]) -> Sequence[str]:
+    """`serve` is the command of `sidecar --config FILE`, and of a double click."""
+    if argv and (argv[0] in COMMANDS or argv[0] in ("-h", "--help", "--version")):
+        return argv
+    return ["serve", *argv]
+
+
+def _parser() -> argparse.ArgumentParser:
+    settings = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    settings.add_argument("--config", metavar="FILE", type=Path, help="settings instead of yours")
+    settings.add_argument("--profile", metavar="NAME", help="a world apart: folders and keys")
+    demo = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    demo.add_argument("--demo", action="store_true", help="a scripted model and a demo MCP server")
+
+    parser = argparse.ArgumentParser(
+        prog="sidecar",
+        description="A complete, safe LLM backend for any chat frontend, on this computer.",
+        epilog="Without a command: serve.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    serve = commands.add_parser("serve", parents=[settings, demo], help="run the sidecar")
+    serve.add_argument("--version", action="version", version=f"sidecar {__version__}")
+    serve.add_argument("--host", metavar="H", help="address to listen on")
+    serve.add_argument("--port", metavar="N", type=int, help="port; 0 for any free one")
+    serve.add_argument("--managed", action="store_true", help="for a frontend that spawns it")
+    serve.add_argument(
+        "--allow-origin", metavar="ORIGIN", action="append", default=[], dest="origins"
+    )
+    serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
+    serve.add_argument("--log-format", choices=("console", "json"))
+    serve.set_defaults(run=_serve)
+
+    chat = commands.add_parser("chat", parents=[settings, demo], help="talk in the terminal")
+    chat.add_argument("--model", metavar="PROVIDER/MODEL", help="instead of the settings' one")
+    chat.add_argument("--yes", action="store_true", help="allow every tool call")
+    chat.add_argument("text", nargs="?", help="one message; without it, a conversation")
+    chat.set_defaults(run=_chat)
+
+    keys = commands.add_parser("keys", help="API keys in the OS keyring").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    status = keys.add_parser("status", parents=[settings], help="which there are, and from where")
+    status.set_defaults(run=_keys_status)
+    set_key = keys.add_parser("set", parents=[settings], help="store one, from a prompt or stdin")
+    set_key.add_argument("provider")
+    set_key.set_defaults(run=_keys_set)
+    delete_key = keys.add_parser("delete", parents=[settings], help="remove one")
+    delete_key.add_argument("provider")
+    delete_key.set_defaults(run=_keys_delete)
+
+    config = commands.add_parser("config", help="the settings").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    for name, run, text in (
+        ("path", _config_path, "where your settings file is"),
+        ("show", _config_show, "all settings, and where each came from"),
+        ("validate", _config_validate, "check your settings file"),
+        ("init", _config_init, "write a settings file to start from"),
+    ):
+        config.add_parser(name, parents=[settings], help=text).set_defaults(run=run)
+
+    mcp = commands.add_parser("mcp", help="your MCP servers").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    servers = mcp.add_parser("list", parents=[settings, demo], help="the servers and their states")
+    servers.set_defaults(run=_mcp_list)
+    tools = mcp.add_parser("tools", parents=[settings, demo], help="the tools of all servers")
+    tools.set_defaults(run=_mcp_tools)
+    call = mcp.add_parser("call", parents=[settings, demo], help="call one tool")
+    call.add_argument("tool", metavar="SERVER/TOOL")
+    call.add_argument("arguments", metavar="JSON", nargs="?", default="{}")
+    call.set_defaults(run=_mcp_call)
+    logs = mcp.add_parser("logs", parents=[settings, demo], help="a server's last lines of stderr")
+    logs.add_argument("server")
+    logs.set_defaults(run=_mcp_logs)
+
+    schema = commands.add_parser("schema", help="the protocol, as this program speaks it")
+    schema.add_argument("--format", choices=("json", "typescript", "markdown"), default="json")
+    schema.set_defaults(run=_schema)
+    # the demo's MCP server, started by ourselves
+    commands.add_parser("demo-server").set_defaults(run=_demo_server)
+    return parser
+
+
+# ---- what every command needs ---------------------------------------------------------------
+
+
+def _folders(arguments: argparse.Namespace) -> "Folders":
+    from sidecar.paths import Folders
+
+    return Folders.locate(arguments.profile)
+
+
+def _settings(arguments: argparse.Namespace, folders: "Folders", *, managed: bool) -> "Loaded":
+    from sidecar.config import Flags, load
+
+    given = vars(arguments)
+    flags = Flags(
+        host=given.get("host"),
+        port=given.get("port"),
+        log_level=given.get("log_level"),
+        log_format=given.get("log_format"),
+        allow_origins=tuple(given.get("origins", ())),
+        demo=given.get("demo", False),
+    )
+    return load(
+        folders,
+        environ=os.environ,
+        flags=flags,
+        config_file=arguments.config,
+        managed=managed,
+    )
+
+
+def _world(arguments: argparse.Namespace, loaded: "Loaded", folders: "Folders") -> "World":
+    from sidecar.app import World
+    from sidecar.credentials import Keyring, service_name
+    from sidecar.redaction import redact_value
+    from sidecar.server.auth import given_token, new_token
+
+    given = os.environ.pop("SIDECAR_TOKEN", None)  # no child may see it
+    return World(
+        settings=loaded,
+        folders=folders,
+        environ=os.environ,
+        keyring=Keyring(service_name(folders.profile)),
+        token=new_token() if given is None else given_token(given),
+        redact=redact_value,
+        demo=getattr(arguments, "demo", False),
+    )
+
+
+def _credentials(arguments: argparse.Namespace) -> "Credentials":
+    from sidecar.app import open_credentials
+    from sidecar.credentials import Keyring, service_name
+    from sidecar.redaction import redact_value
+
+    folders = _folders(arguments)
+    loaded = _settings(arguments, folders, managed=False)
+    keyring = Keyring(service_name(folders.profile))
+    return open_credentials(loaded.config.providers, keyring, os.environ, redact_value)
+
+
+@contextlib.asynccontextmanager
+async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIterator[Client]":
+    """A sidecar for this command alone, on a free port, and a client of it."""
+    from sidecar import log
+    from sidecar.app import open_app
+    from sidecar.client import connect
+    from sidecar.lifetime import Lifetime
+
+    folders = _folders(arguments)
+    loaded = _settings(arguments, folders, managed=True)  # any free port
+    for note in loaded.notes:
+        print(f"sidecar: {note}", file=sys.stderr)
+    folders.make()
+    config = loaded.config
+    log.configure(config.logging.level, None, folders.log if config.logging.file else None)
+    async with open_app(_world(arguments, loaded, folders), Lifetime()) as app:
+        app.begin()
+        async with connect(app.url, app.token, events=("mcp",), answers=answers) as client:
+            yield client
+
+
+# ---- serve ----------------------------------------------------------------------------------
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    return asyncio.run(_serving(arguments))
+
+
+async def _serving(arguments: argparse.Namespace) -> int:
+    import structlog
+
+    from sidecar import log
+    from sidecar.app import open_app
+    from sidecar.lifetime import Lifetime
+
+    lifetime, managed = Lifetime(), arguments.managed
+    if managed:
+        lifetime.watch_stdin()
+    folders = _folders(arguments)
+    loaded = _settings(arguments, folders, managed=managed)
+    folders.make()
+    logging = loaded.config.logging
+    log_file = log.configure(
+        logging.level,
+        None if managed else logging.format,
+        folders.log if logging.file else None,
+    )
+    for note in loaded.notes:
+        structlog.get_logger().warning("settings_note", note=note)
+    given = "SIDECAR_TOKEN" in os.environ
+    async with open_app(_world(arguments, loaded, folders), lifetime) as app:
+        lifetime.watch_signals()
+        if managed:
+            _print_ready(app, log_file, with_token=not given)
+        else:
+            _print_address(app, with_token=not given)
+        app.begin()
+        await lifetime.stopping.wait()
+    return 0
+
+
+def _print_ready(app: "App", log_file: Path | None, *, with_token: bool) -> None:
+    """The only line on stdout."""
+    from sidecar.protocol import PROTOCOL_VERSION
+
+    host, port = app.address
+    line: dict[str, str | int] = {
+        "event": "ready",
+        "protocol": PROTOCOL_VERSION,
+        "version": __version__,
+        "pid": os.getpid(),
+        "host": host,
+        "port": port,
+        "url": app.url,
+        "http": app.http,
+    }
+    if with_token:
+        line["token"] = app.token
+    if log_file is not None:
+        line["log_file"] = str(log_file)
+    print(json.dumps(line), flush=True)
+
+
+def _print_address(app: "App", *, with_token: bool) -> None:
+    print(f"sidecar {__version__} is listening.\n  WebSocket  {app.url}", flush=True)
+    print(f"  Token      {app.token if with_token else '(yours)'}", flush=True)
+    print("  Ctrl-C stops it.", flush=True)
+
+
+# ---- chat -----------------------------------------------------------------------------------
+
+
+def _chat(arguments: argparse.Namespace) -> int:
+    from sidecar import terminal
+
+    def talk(client: "Client") -> Awaitable[int]:
+        return terminal.chat(client, arguments.text, arguments.model, assume_yes=arguments.yes)
+
+    answers = ("approvals",) if arguments.yes or terminal.can_ask() else ()
+    return asyncio.run(_with_client(arguments, talk, *answers))
+
+
+# ---- keys -----------------------------------------------------------------------------------
+
+
+def _keys_status(arguments: argparse.Namespace) -> int:
+    states = asyncio.run(_credentials(arguments).status())
+    for state in states:
+        line = f"{state.provider:<12} {state.source or '-'}"
+        print(f"{line:<26} {state.reason}" if state.reason else line)
+    backend = next((state.backend for state in states if state.backend), None)
+    print(f"keyring: {backend or 'none'}", file=sys.stderr)
+    return 0
+
+
+def _keys_set(arguments: argparse.Namespace) -> int:
+    credentials = _credentials(arguments)
+    provider = arguments.provider
+    key = getpass(f"Key for {provider}: ") if sys.stdin.isatty() else sys.stdin.readline()
+    stored = asyncio.run(credentials.set(provider, key, persist=True))
+    print(f"The key for {provider} is in the keyring.")
+    if stored.shadowed_by:
+        print(f"It is not used while there is one in: {stored.shadowed_by}.")
+    return 0
+
+
+def _keys_delete(arguments: argparse.Namespace) -> int:
+    if asyncio.run(_credentials(arguments).delete(arguments.provider)):
+        print(f"The key for {arguments.provider} is deleted from the keyring.")
+        return 0
+    print(f"The keyring has no key for {arguments.provider}.")
+    return FAILED
+
+
+# ---- config ---------------------------------------------------------------------------------
+
+
+def _config_path(arguments: argparse.Namespace) -> int:
+    print(arguments.config or _folders(arguments).settings_file)
+    return 0
+
+
+def _config_show(arguments: argparse.Namespace) -> int:
+    from sidecar.config import show
+
+    print(show(_settings(arguments, _folders(arguments), managed=False)), end="")
+    return 0
+
+
+def _config_validate(arguments: argparse.Namespace) -> int:
+    loaded = _settings(arguments, _folders(arguments), managed=False)
+    for note in loaded.notes:
+        print(f"note: {note}")
+    is_there = loaded.file.is_file()
+    print(f"{loaded.file}: valid" if is_there else f"{loaded.file}: not there, which is fine")
+    return 0
+
+
+def _config_init(arguments: argparse.Namespace) -> int:
+    from sidecar.config import starter
+
+    folders = _folders(arguments)
+    file: Path = arguments.config or folders.settings_file
+    folders.make()
+    try:
+        with file.open("x", encoding="utf-8") as target:
+            target.write(starter())
+    except FileExistsError as error:
+        raise ConfigInvalid(f"{file} is there already; edit it, or move it away.") from error
+    except OSError as error:
+        raise ConfigInvalid(f"{file} cannot be written: {error.strerror}.") from error
+    print(file)
+    return 0
+
+
+# ---- mcp ------------------------------------------------------------------------------------
+
+
+def _mcp_list(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import print_servers
+
+    return asyncio.run(_with_client(arguments, print_servers))
+
+
+def _mcp_tools(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import print_tools
+
+    return asyncio.run(_with_client(arguments, print_tools))
+
+
+def _mcp_call(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import call_tool
+
+    server, slash, name = arguments.tool.partition("/")
+    if not slash:
+        raise ConfigInvalid("A tool is written SERVER/TOOL; `sidecar mcp tools` lists them.")
+    try:
+        given = json.loads(arguments.arguments)
+    except ValueError as error:
+        raise ConfigInvalid(f"The arguments are not JSON: {error}.") from error
+    if not isinstance(given, dict):
+        raise ConfigInvalid('The arguments are a JSON object, as in \'{"path": "."}\'.')
+    return asyncio.run(
+        _with_client(arguments, lambda client: call_tool(client, server, name, given), "approvals")
+    )
+
+
+def _mcp_logs(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import print_logs
+
+    return asyncio.run(_with_client(arguments, lambda client: print_logs(client, arguments.server)))
+
+
+async def _with_client(
+    arguments: argparse.Namespace, run: "Callable[[Client], Awaitable[int]]", *answers: str
+) -> int:
+    async with _own_sidecar(arguments, *answers) as client:
+        return await run(client)
+
+
+# ---- the rest -------------------------------------------------------------------------------
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    from sidecar.schema import render
+
+    sys.stdout.write(render(arguments.format))
+    return 0
+
+
+def _demo_server(arguments: argparse.Namespace) -> int:
+    from sidecar.mcp_host.demo_server import main as serve
+
+    serve()
+    return 0
