@@ -764,6 +764,7 @@ class NoticeChunk(ChunkModel):
 class SnapshotMetadata(Metadata):
     message: Message
     seq: int = Field(description="Replaces everything up to this seq.")
+    truncated: bool | None = optional("True when its beginning is left out, to fit a frame.")
 
 
 class SnapshotChunk(ChunkModel):
