@@ -41,6 +41,7 @@ from sidecar.server.follow import BEHIND_BYTES, BEHIND_FRAMES, Follow, TooFarBeh
 BEHIND_S = 10.0  # a laptop that wakes up needs a few seconds
 CHECK_S = 1.0  # how often a send that does not end looks whether it is the slow consumer's
 SHUTDOWN_EVENT = "server.shutdown"  # comes to everybody
+FAREWELL_S = 30.0
 CLOSE_S = 1.0  # for a client to answer a close; one that does not is gone
 
 log = structlog.get_logger()
@@ -97,7 +98,8 @@ class Connection:
         except* TooFarBehind:
             log.info("connection_too_slow")
             await self.close(CLOSE_SLOW_CONSUMER, "slow consumer")
-            self._transport.abort()  # what it never read must not be kept for it
+            # it may wake up and read why; until then little is kept for it, and not for long
+            asyncio.get_running_loop().call_later(FAREWELL_S, self._transport.abort)
         finally:
             self._events.unsubscribe(self._on_event)
             self._approvals.leave(self.connection_id)

@@ -37,15 +37,12 @@ def start(tmp_path: Path, upstream: FakeOpenAI, opened: contextlib.AsyncExitStac
     """Start a sidecar whose model is `fake/test`; `more` are lines of its settings file."""
 
     async def start(*more: str) -> App:
-        lines = [
+        own = [
             f"providers: {{fake: {{kind: openai_compatible, base_url: '{upstream.url}'}}}}",
-            *(
-                []
-                if any(line.startswith("chat:") for line in more)
-                else ["chat: {model: fake/test}"]
-            ),
-            *more,
+            "chat: {model: fake/test}",
         ]
+        given = {line.partition(":")[0] for line in more}
+        lines = [*(line for line in own if line.partition(":")[0] not in given), *more]
         return await opened.enter_async_context(running(world(tmp_path, "\n".join(lines))))
 
     return start

@@ -91,7 +91,8 @@ async def answer(socket: aiohttp.ClientWebSocketResponse, text: str) -> dict[str
             "x",
         ),
         (
-            '{"action": "mcp.tools.call", "request_id": "r", "payload": {"server": "x", "name": "y"}}',
+            '{"action": "mcp.tools.call", "request_id": "r",'
+            ' "payload": {"server": "x", "name": "y"}}',
             "r",
             "tool_not_found",
             "x",
