@@ -1,0 +1,290 @@
+"""One tool call: its clock, its progress, and a result within limits.
+
+Whatever happens is a result with a status, never an exception; a call is never sent twice.
+Knows no rule and no person: whoever calls here has already been allowed to.
+"""
+
+import asyncio
+import json
+import re
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from pydantic import JsonValue
+
+from sidecar.errors import BadRequest, McpCrashed, McpError
+from sidecar.mcp_host.catalogue import cut
+from sidecar.mcp_host.diagnosis import NotDelivered
+from sidecar.messages import (
+    JsonObject,
+    LinkContent,
+    MediaContent,
+    TextContent,
+    Tool,
+    ToolContent,
+    ToolResultPart,
+    ToolStatus,
+)
+from sidecar.protocol import RESULT_BYTES
+from sidecar.threads import load_modules, run_in_thread
+
+if TYPE_CHECKING:
+    from jsonschema import ValidationError
+    from mcp_types import CallToolResult, ContentBlock
+
+IDLE_S = 60.0
+TOTAL_S = 600.0
+BLOCKS = 256  # of a result; each costs a line of the text and an entry of `content`
+FIELD_BYTES = 1024  # of a link or a media type
+
+Progress = Callable[[float, float | None], None]
+
+
+class Callee(Protocol):
+    """What a call needs of a server."""
+
+    async def call_tool(
+        self, tool: str, arguments: JsonObject, on_progress: Progress
+    ) -> "CallToolResult": ...
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """`idle_s` starts again with every sign of progress, `total_s` never does."""
+
+    idle_s: float = IDLE_S
+    total_s: float = TOTAL_S
+
+
+async def run_call(
+    server: Callee,
+    tool: Tool,
+    arguments: JsonObject,
+    tool_call_id: str,
+    on_progress: Progress,
+    clock: Clock,
+) -> ToolResultPart:
+    """Cancelling it cancels the call on the server."""
+    started = time.monotonic()
+
+    def failed(status: ToolStatus, text: str) -> ToolResultPart:
+        kept, is_cut = bounded(text)
+        return ToolResultPart(
+            tool_call_id=tool_call_id,
+            status=status,
+            text=kept,
+            duration_ms=_ms_since(started),
+            truncated=is_cut or None,
+        )
+
+    try:
+        async with asyncio.timeout(min(clock.idle_s, clock.total_s)) as deadline:
+            with _Reporter(deadline, clock, on_progress) as report:
+                result = await server.call_tool(tool.server_name, arguments, report)
+    except TimeoutError:
+        return failed("timeout", _overdue(tool, clock, time.monotonic() - started))
+    except NotDelivered as error:
+        return failed("error", f"The call was not made. {error}")
+    except McpCrashed as error:
+        return failed(
+            "unknown",
+            f"{error} Whether {tool.server_name} took effect is unknown; the server is being "
+            "restarted. Check before calling it again.",
+        )
+    except McpError as error:
+        return failed("error", str(error))
+    return _part(result, tool_call_id, _ms_since(started))
+
+
+async def check_arguments(tool: Tool, arguments: JsonObject) -> None:
+    """For arguments that a person edited. Raises BadRequest with the first field that is wrong."""
+    await load_modules("jsonschema", "referencing")
+    problem = await run_in_thread(partial(_first_problem, tool, arguments), "check arguments")
+    if problem is not None:
+        raise BadRequest(
+            f"arguments{problem.json_path.removeprefix('$')}: {cut(problem.message, FIELD_BYTES)}"
+        )
+
+
+def bounded(text: str) -> tuple[str, bool]:
+    """The text within RESULT_BYTES, and whether that cut it; the last line says how much."""
+    kept = cut(text, RESULT_BYTES)
+    if len(kept) == len(text):
+        return text, False
+    note = "\n[… {} more characters were left out]"
+    kept = cut(text, RESULT_BYTES - len(note.encode()) - len(str(len(text))))
+    return kept + note.format(len(text) - len(kept)), True
+
+
+# ---- the clock ------------------------------------------------------------------------------
+
+
+class _Reporter:
+    """Passes progress on and sets the clock back, until the call is over.
+
+    The SDK may deliver progress after the result.
+    """
+
+    def __init__(self, deadline: asyncio.Timeout, clock: Clock, on_progress: Progress) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._deadline = deadline
+        self._idle_s = clock.idle_s
+        self._last_at = self._loop.time() + clock.total_s
+        self._on_progress = on_progress
+        self._is_open = True
+
+    def __enter__(self) -> Progress:
+        return self._report
+
+    def __exit__(self, *_: object) -> None:
+        self._is_open = False
+
+    def _report(self, progress: float, total: float | None) -> None:
+        if self._is_open and not self._deadline.expired():
+            self._deadline.reschedule(min(self._loop.time() + self._idle_s, self._last_at))
+            self._on_progress(progress, total)
+
+
+def _overdue(tool: Tool, clock: Clock, after_s: float) -> str:
+    if after_s >= clock.total_s:
+        return f"{tool.server_name} did not finish within {clock.total_s:g} s and was cancelled."
+    return (
+        f"{tool.server_name} gave no sign of life for {clock.idle_s:g} s and was cancelled. "
+        "Whether it took effect is unknown."
+    )
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
+
+
+# ---- the result -----------------------------------------------------------------------------
+
+
+def _part(result: "CallToolResult", tool_call_id: str, duration_ms: int) -> ToolResultPart:
+    blocks = result.content[:BLOCKS]
+    structured, is_left_out = _structured(result.structured_content)
+    texts = [_as_text(block) for block in blocks]
+    if not texts and is_left_out:
+        texts = [f"[a structured result of more than {RESULT_BYTES // 1024} KiB was left out]"]
+    elif not texts and structured is not None:
+        texts = [json.dumps(structured, ensure_ascii=False)]
+    text, is_cut = bounded("\n".join(texts))
+    content = _content(blocks)
+    return ToolResultPart(
+        tool_call_id=tool_call_id,
+        status="error" if result.is_error else "ok",
+        text=text,
+        duration_ms=duration_ms,
+        content=content if any(block.type != "text" for block in content) else None,
+        structured_content=structured,
+        truncated=is_cut or is_left_out or len(result.content) > BLOCKS or None,
+    )
+
+
+def _as_text(block: "ContentBlock") -> str:
+    """How the model reads it: media by name and size, since their bytes are no text."""
+    from mcp_types import TextResourceContents
+
+    match block.type:
+        case "text":
+            return block.text
+        case "resource_link":
+            return f"[link: {cut(block.name, FIELD_BYTES)}: {cut(block.uri, FIELD_BYTES)}]"
+        case "resource" if isinstance(block.resource, TextResourceContents):
+            return block.resource.text
+        case _:
+            media = _media(block)
+            return f"[{media.type}: {media.mime}, {media.bytes} bytes]"
+
+
+def _content(blocks: Sequence["ContentBlock"]) -> tuple[ToolContent, ...]:
+    room = RESULT_BYTES
+    content: list[ToolContent] = []
+    for block in blocks:
+        match block.type:
+            case "text":
+                text = cut(block.text, room)
+                room -= len(text.encode())
+                content.append(TextContent(text=text))
+            case "resource_link":
+                content.append(
+                    LinkContent(uri=cut(block.uri, FIELD_BYTES), name=cut(block.name, FIELD_BYTES))
+                )
+            case _:
+                content.append(_media(block))
+    return tuple(content)
+
+
+def _media(block: "ContentBlock") -> MediaContent:
+    from mcp_types import TextResourceContents
+
+    match block.type:
+        case "image" | "audio":
+            return MediaContent(
+                type=block.type,
+                mime=cut(block.mime_type, FIELD_BYTES),
+                bytes=_decoded_bytes(block.data),
+            )
+        case "resource":
+            resource = block.resource
+            mime = cut(resource.mime_type or "application/octet-stream", FIELD_BYTES)
+            if isinstance(resource, TextResourceContents):
+                return MediaContent(type="file", mime=mime, bytes=len(resource.text.encode()))
+            return MediaContent(type="file", mime=mime, bytes=_decoded_bytes(resource.blob))
+        case _:
+            raise AssertionError(block.type)
+
+
+def _decoded_bytes(base64: str) -> int:
+    return len(base64) * 3 // 4 - base64[-2:].count("=")
+
+
+def _structured(value: JsonValue) -> tuple[JsonValue, bool]:
+    """The value, or None and True when it is larger than a result may be."""
+    return (value, False) if _fits(value, RESULT_BYTES) else (None, True)
+
+
+def _fits(value: JsonValue, limit: int) -> bool:
+    """Whether its JSON has about `limit` characters at most; stops counting there."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        limit -= 4
+        if isinstance(item, str):
+            limit -= len(item)
+        elif isinstance(item, dict):
+            limit -= sum(map(len, item)) if len(item) < limit else limit
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            if len(item) > limit:
+                return False
+            waiting.extend(item)
+        if limit < 0:
+            return False
+    return True
+
+
+# ---- arguments ------------------------------------------------------------------------------
+
+
+def _first_problem(tool: Tool, arguments: JsonObject) -> "ValidationError | None":
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import Draft202012Validator, validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    kind = validator_for(tool.input_schema, default=Draft202012Validator)
+    # an empty registry: a `$ref` to somewhere else is never fetched
+    validator = kind(tool.input_schema, registry=Registry())
+    try:
+        problem: ValidationError | None = best_match(validator.iter_errors(arguments))
+    except (Unresolvable, re.error) as error:
+        raise BadRequest(
+            f"The input schema of {tool.server_name} cannot be checked against: {error}. "
+            "Allow the call as it is, or deny it."
+        ) from error
+    return problem

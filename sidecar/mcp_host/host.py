@@ -1,0 +1,170 @@
+"""All the person's MCP servers: their states, their tools, and the calls.
+
+Owns one supervisor per configured server and nothing else. Knows no model, no turn, no socket
+and no rule: whoever calls a tool here has already been allowed to.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sidecar.config import McpServerConfig
+from sidecar.errors import NotFound
+from sidecar.mcp_host.calls import Clock, check_arguments, run_call
+from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
+from sidecar.mcp_host.server import McpServer, Snapshot
+from sidecar.mcp_host.stderr import ServerLog
+from sidecar.messages import JsonObject, Tool, ToolResultPart
+from sidecar.protocol import (
+    TOOL_CALLS,
+    McpServerStateChanged,
+    McpServerStatus,
+    McpToolsChanged,
+    ToolsChanged,
+)
+
+STARTS = 4  # at once; more only slow each other down
+CALLS_PER_SERVER = 8
+READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
+
+# They log whole messages: at DEBUG always, and in the traces of what does not parse.
+SDK_LOGGERS = {"mcp": logging.CRITICAL, "client": logging.CRITICAL, "httpx2": logging.WARNING}
+
+
+class Host:
+    """Implements `chat.base.ToolSource`."""
+
+    def __init__(
+        self,
+        servers: Mapping[str, McpServerConfig],
+        *,
+        log_dir: Path | None,
+        emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
+    ) -> None:
+        """`emit` is called from the event loop and never waits; `log_dir` exists."""
+        self._emit = emit
+        self._servers: dict[str, McpServer] = {}
+        self._shown: dict[str, Snapshot] = {}
+        self._slots: dict[str, asyncio.Semaphore] = {}
+        self._all_slots = asyncio.Semaphore(TOOL_CALLS)
+        self._tools: tuple[Tool, ...] = ()
+        for name, config in servers.items():
+            log = ServerLog(None if log_dir is None else log_dir / f"mcp-{name}.log")
+            server = McpServer(name, config, log, self._changed)
+            self._servers[name] = server
+            self._shown[name] = server.snapshot
+            self._slots[name] = asyncio.Semaphore(CALLS_PER_SERVER)
+
+    async def run(self) -> None:
+        """Supervise all servers until cancelled; then close them together, within 6 s."""
+        for name, level in SDK_LOGGERS.items():
+            logging.getLogger(name).setLevel(level)
+        starts = asyncio.Semaphore(STARTS)
+        try:
+            async with asyncio.TaskGroup() as group:
+                for server in self._servers.values():
+                    group.create_task(server.run(starts), name=f"mcp {server.name}")
+        finally:
+            self.kill_now()  # none is left here, unless a second cancellation came
+
+    def statuses(self) -> tuple[McpServerStatus, ...]:
+        return tuple(server.snapshot.status for server in self._servers.values())
+
+    def tools(self) -> Sequence[Tool]:
+        """Of all servers that are there or coming back, sorted by name."""
+        return self._tools
+
+    def starting(self) -> Sequence[str]:
+        """Servers whose tools are not known yet, but may be soon."""
+        return [server.name for server in self._servers.values() if not server.settled.is_set()]
+
+    async def restart(self, name: str) -> McpServerStatus:
+        """Returns when the old process is gone and the new one is starting.
+
+        Raises NotFound, and Conflict for a disabled server.
+        """
+        server = self._server(name)
+        await server.restart()
+        return server.snapshot.status
+
+    def logs(self, name: str, limit: int) -> tuple[str, ...]:
+        """The last lines of its stderr, oldest first. Raises NotFound."""
+        return self._server(name).log.tail(limit)
+
+    async def settled(self) -> None:
+        """Wait until no server is starting any more; the caller bounds it."""
+        for server in self._servers.values():
+            await server.settled.wait()
+
+    def kill_now(self) -> None:
+        """Kill every server's processes at once. Synchronous, for a second signal."""
+        for server in self._servers.values():
+            server.kill_now()
+
+    async def check(self, tool: Tool, arguments: JsonObject) -> None:
+        """Raises BadRequest for arguments that the tool's schema does not take."""
+        await check_arguments(tool, arguments)
+
+    async def call(
+        self,
+        tool: Tool,
+        arguments: JsonObject,
+        tool_call_id: str,
+        on_progress: Callable[[float, float | None], None],
+    ) -> ToolResultPart:
+        server = self._servers.get(tool.server)
+        if server is None:
+            return ToolResultPart(
+                tool_call_id=tool_call_id,
+                status="error",
+                text=f"The MCP server {tool.server} is not configured any more.",
+                duration_ms=0,
+            )
+        await server.until_decided(READY_WAIT_S)
+        async with self._slots[tool.server], self._all_slots:
+            return await run_call(
+                server, tool, arguments, tool_call_id, on_progress, _clock(server.config)
+            )
+
+    def _server(self, name: str) -> McpServer:
+        server = self._servers.get(name)
+        if server is None:
+            known = ", ".join(self._servers) or "none"
+            raise NotFound(f"There is no MCP server {name}; there are: {known}.")
+        return server
+
+    def _changed(self, now: Snapshot) -> None:
+        name = now.status.server
+        before, self._shown[name] = self._shown[name], now
+        if before.tools is not now.tools or before.status.fingerprint != now.status.fingerprint:
+            self._tools = merge(
+                Shelf(server.name, server.config.trusted, shown.status.fingerprint, shown.tools)
+                for server, shown in zip(self._servers.values(), self._shown.values(), strict=True)
+            )
+        if before.status != now.status:
+            self._emit(McpServerStateChanged(data=now.status))
+        change = _difference(name, before.tools, now.tools)
+        if change is not None:
+            self._emit(McpToolsChanged(data=change))
+
+
+def _clock(config: McpServerConfig) -> Clock:
+    """A limit that the person set holds for silence too: they know that the tool is slow."""
+    limit_s = config.call_timeout_s
+    return Clock() if limit_s is None else Clock(idle_s=limit_s, total_s=limit_s)
+
+
+def _difference(
+    server: str, before: Sequence[ListedTool], now: Sequence[ListedTool]
+) -> ToolsChanged | None:
+    if before is now:
+        return None
+    old = {tool.name: tool.digest for tool in before}
+    new = {tool.name: tool.digest for tool in now}
+    added = tuple(sorted(new.keys() - old.keys()))
+    removed = tuple(sorted(old.keys() - new.keys()))
+    changed = tuple(sorted(name for name in new.keys() & old.keys() if new[name] != old[name]))
+    if not (added or removed or changed):
+        return None
+    return ToolsChanged(server=server, added=added, removed=removed, changed=changed)

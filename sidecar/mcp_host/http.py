@@ -1,0 +1,156 @@
+"""MCP over streamable HTTP: the SDK's transport over a client that says what went wrong.
+
+The SDK reports a refused connection by tearing its session down and a 401, a 500 and a lost
+session by one and the same error. Here every POST answers for itself: what never left us is told
+apart from what may have been done. Importing this imports the SDK, so it is loaded off the loop.
+"""
+
+import contextlib
+import ipaddress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import httpx2
+from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
+from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
+
+if TYPE_CHECKING:
+    from mcp.client._transport import TransportStreams
+
+EVENT_BYTES = 32 * 1024 * 1024  # a screenshot is over the SDK's 1 MiB
+BODY_BYTES = 64 * 1024 * 1024
+CONNECT_S = 10.0
+WRITE_S = 30.0
+GOODBYE_S = 2.0  # a server that does not answer our DELETE must not hold up a shutdown
+NOT_DELIVERED = -32050  # ours, outside every range that MCP or JSON-RPC assigns a meaning
+
+
+class HttpWatch:
+    """What the last exchanges showed. `on_loss` is called when this session is of no more use."""
+
+    def __init__(self, on_loss: Callable[[], None]) -> None:
+        self.status: int | None = None
+        self.challenge: str | None = None
+        self.fault: str | None = None
+        self._on_loss = on_loss
+
+    def answered(self, response: httpx2.Response) -> None:
+        self.status = response.status_code
+        if response.status_code == 401:
+            self.challenge = response.headers.get("www-authenticate", "")
+            self._on_loss()
+
+    def lost(self, fault: str) -> None:
+        self.fault = fault
+        self._on_loss()
+
+
+@contextlib.asynccontextmanager
+async def http_transport(
+    url: str, headers: Mapping[str, str], watch: HttpWatch
+) -> AsyncGenerator["TransportStreams", None]:
+    """The SDK's `Transport`."""
+    async with (
+        WatchedClient(
+            watch,
+            headers=dict(headers),
+            # how long an answer may take is the call's own clock
+            timeout=httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S),
+            trust_env=not _is_loopback(url),  # a proxy cannot reach this machine for us
+        ) as client,
+        streamable_http_client(url, http_client=client, max_sse_event_size=EVENT_BYTES) as streams,
+    ):
+        yield streams
+
+
+class WatchedClient(httpx2.AsyncClient):
+    def __init__(self, watch: HttpWatch, **options: Any) -> None:
+        super().__init__(**options)
+        self._watch = watch
+
+    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+        if request.method == "DELETE":
+            limit = httpx2.Timeout(GOODBYE_S).as_dict()
+            request.extensions = {**request.extensions, "timeout": limit}
+        try:
+            response = await super().send(request, **options)
+        except httpx2.TransportError as error:
+            return self._failed(request, error)
+        self._watch.answered(response)
+        refusal = await self._refused(request, response)
+        if refusal is not None:
+            await response.aclose()
+            return refusal
+        if _is_json(response):
+            response.stream = _Capped(response.stream)
+        return response
+
+    async def _refused(
+        self, request: httpx2.Request, response: httpx2.Response
+    ) -> httpx2.Response | None:
+        """The answer to a POST in place of one that the SDK has no words for."""
+        if request.method != "POST" or response.status_code < 400:
+            return None
+        if response.status_code == 401:
+            return _refusal(request, NOT_DELIVERED, "It asks for authorization (HTTP 401).")
+        if await _is_session_lost(request, response):
+            self._watch.lost("it has forgotten our session, as after a restart")
+            return _refusal(request, NOT_DELIVERED, "It had lost our session; call again.")
+        if _is_json(response):
+            return None
+        return _refusal(request, INTERNAL_ERROR, f"HTTP {response.status_code}")
+
+    def _failed(self, request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
+        reason = str(error) or type(error).__name__
+        if request.method == "POST":
+            self._watch.lost(reason)
+        never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        return _refusal(request, NOT_DELIVERED if never_left else CONNECTION_CLOSED, reason)
+
+
+async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -> bool:
+    """404 as the specification says; some servers answer 400 and say so in the body."""
+    if MCP_SESSION_ID not in request.headers:
+        return False
+    if response.status_code == 400:
+        return b"session" in (await response.aread()).lower()
+    return response.status_code == 404
+
+
+def _is_json(response: httpx2.Response) -> bool:
+    content_type: str = response.headers.get("content-type", "")
+    return content_type.lower().startswith("application/json")
+
+
+def _refusal(request: httpx2.Request, code: int, message: str) -> httpx2.Response:
+    """An answer of our own in the server's place; the SDK passes on its code and message."""
+    error = {"code": code, "message": message}
+    return httpx2.Response(
+        503, json={"jsonrpc": "2.0", "id": None, "error": error}, request=request
+    )
+
+
+class _Capped(httpx2.AsyncByteStream):
+    """A body that ends with an error instead of filling the memory."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        size = 0
+        async for chunk in self._stream:
+            size += len(chunk)
+            if size > BODY_BYTES:
+                raise httpx2.StreamError(f"the body has more than {BODY_BYTES // 2**20} MiB")
+            yield chunk
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+def _is_loopback(url: str) -> bool:
+    host = httpx2.URL(url).host
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

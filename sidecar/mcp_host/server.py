@@ -1,0 +1,449 @@
+"""One MCP server: keep it connected, know its tools, pass on calls.
+
+A single task enters and leaves each session, because the SDK's scopes may not cross tasks. Death
+of the server is normal: calls in flight fail, and it is started again, at growing intervals.
+Publishes an immutable snapshot at every change. Knows nothing about models, turns or sockets.
+"""
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import PurePath
+from typing import TYPE_CHECKING
+
+import structlog
+
+from sidecar.config import McpServerConfig
+from sidecar.errors import (
+    Conflict,
+    McpAuthRequired,
+    McpCrashed,
+    McpError,
+    McpStartFailed,
+    McpTimeout,
+)
+from sidecar.mcp_host import diagnosis
+from sidecar.mcp_host.catalogue import ListedTool, fingerprint, offered
+from sidecar.mcp_host.diagnosis import NotDelivered
+from sidecar.mcp_host.environment import Launch, resolve
+from sidecar.mcp_host.stderr import ServerLog
+from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.messages import JsonObject
+from sidecar.protocol import McpServerStatus, ServerState, error_info
+from sidecar.threads import load_modules, run_in_thread
+
+if TYPE_CHECKING:
+    from mcp.client import Transport
+    from mcp_types import CallToolResult
+
+    from sidecar.mcp_host.session import Progress, Session
+
+log = structlog.get_logger()
+
+CONNECT_S = 30.0
+DOWNLOAD_S = 120.0  # the first run of a package runner downloads the package
+PACKAGE_RUNNERS = frozenset(
+    ("npx", "bunx", "pnpm", "yarn", "uvx", "uv", "pipx", "docker", "podman", "deno")
+)
+LIST_S = 15.0
+DEBOUNCE_S = 0.25  # a server may announce five changes at once
+BACKOFF_S = (0.5, 60.0)
+HEALTHY_S = 60.0  # a session of this length forgives what was before
+FAILURES = 5  # within FAILURES_S, then a process is not started again by itself
+FAILURES_S = 300.0
+STDERR_LINES = 20  # in an error
+
+SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A server at one moment. `tools` are those of its last list, kept while it is restarted."""
+
+    status: McpServerStatus
+    tools: tuple[ListedTool, ...]
+
+
+class McpServer:
+    def __init__(
+        self,
+        name: str,
+        config: McpServerConfig,
+        log: ServerLog,
+        on_change: Callable[[Snapshot], None],
+    ) -> None:
+        """`on_change` is called from the event loop and never waits."""
+        self.name = name
+        self.config = config
+        self.log = log
+        self.settled = asyncio.Event()  # not starting
+        self._decided = asyncio.Event()  # neither starting nor about to
+        self._on_change = on_change
+        self._fingerprint = fingerprint(config, None)
+        self._tools: tuple[ListedTool, ...] = ()
+        self._list_error: McpError | None = None
+        self._era: str | None = None
+        self._mode = "auto"
+        self._since = _now()
+        self._failures: deque[float] = deque(maxlen=FAILURES)
+        self._attempts = 0
+        # of the present life
+        self._process: ServerProcess | None = None
+        self._session: Session | None = None
+        self._over = asyncio.Event()
+        self._ready_at: float | None = None
+        self._deadline: asyncio.Timeout | None = None
+        self._changed = asyncio.Event()
+        self._can_start = True
+        # of a restart that somebody asked for
+        self._restart = asyncio.Event()
+        self._restarted = asyncio.Event()
+        self.snapshot = self._snapshot("starting" if config.enabled else "disabled", None)
+        self._mark(self.snapshot.status.state)
+
+    async def run(self, starts: asyncio.Semaphore) -> None:
+        """Supervise until cancelled; `starts` bounds how many servers start at once."""
+        if not self.config.enabled:
+            return
+        try:
+            while True:
+                self._restart.clear()
+                failure = await self._life(starts)
+                if not self._restart.is_set():
+                    await self._rest(failure)
+        finally:
+            self._tools = ()
+            self._publish("stopped")
+            self._restarted.set()
+            self.log.close()
+
+    async def restart(self) -> None:
+        """Returns when the old session and process are gone and new ones are starting.
+
+        Raises Conflict for a server that is not supervised.
+        """
+        if not self.config.enabled:
+            raise Conflict(
+                f"The MCP server {self.name} is disabled; "
+                f"set `mcp.servers.{self.name}.enabled` to true to use it."
+            )
+        if self.snapshot.status.state == "stopped":
+            raise Conflict(f"The MCP server {self.name} is stopped for good: sidecar is ending.")
+        self._failures.clear()
+        self._attempts = 0
+        self._mode = "auto"
+        self._restarted.clear()
+        self._restart.set()
+        self._lose()
+        if self._deadline is not None and not self._deadline.expired():
+            self._deadline.reschedule(asyncio.get_running_loop().time())
+        await self._restarted.wait()
+
+    async def until_decided(self, timeout_s: float) -> None:
+        """Wait for a start or a restart to succeed or fail for good; at most `timeout_s`."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._decided.wait()
+
+    async def call_tool(
+        self, tool: str, arguments: JsonObject, on_progress: "Progress"
+    ) -> "CallToolResult":
+        """Raises NotDelivered and what `Session.call_tool` raises."""
+        if self._session is None:
+            status = self.snapshot.status
+            raise NotDelivered(
+                status.error or f"The MCP server {self.name} is not connected ({status.state}).",
+                server=self.name,
+            )
+        return await self._session.call_tool(tool, arguments, on_progress)
+
+    def kill_now(self) -> None:
+        """Synchronous; the supervisor notices by itself."""
+        if self._process is not None:
+            self._process.kill_now()
+
+    # ---- one life -------------------------------------------------------------------------
+
+    async def _life(self, starts: asyncio.Semaphore) -> McpError:
+        """From `starting` until nothing is left of it; says why it ended."""
+        if self._ready_at is None:
+            self._mode = "auto"
+        self._over = asyncio.Event()
+        self._ready_at = None
+        self._can_start = True
+        self._publish("starting")
+        self._restarted.set()
+        async with contextlib.AsyncExitStack() as slot:  # given back as soon as it is ready
+            await slot.enter_async_context(starts)
+            if self.config.url is not None:
+                return await self._http_life(self.config.url, slot)
+            try:
+                launch = await self._resolved()
+                return await self._stdio_life(launch, slot)
+            except McpStartFailed as error:  # there was no process
+                self._can_start = False
+                return error
+
+    async def _resolved(self) -> Launch:
+        launch = await run_in_thread(
+            partial(resolve, self.name, self.config), f"find MCP server {self.name}"
+        )
+        self._fingerprint = fingerprint(self.config, launch.executable)
+        return launch
+
+    async def _stdio_life(self, launch: Launch, slot: contextlib.AsyncExitStack) -> McpError:
+        failure, ended_itself = await self._stdio_session(launch, slot)
+        was_probed = self._mode == "auto" and self._ready_at is None
+        if ended_itself and was_probed and not self._restart.is_set():
+            # some old servers end on a request that they do not know, such as the probe
+            self._over = asyncio.Event()
+            self._mode = "legacy"
+            failure, _ = await self._stdio_session(launch, slot)
+        return failure
+
+    async def _stdio_session(
+        self, launch: Launch, slot: contextlib.AsyncExitStack
+    ) -> tuple[McpError, bool]:
+        """Why it ended, and whether the process ended by itself."""
+        said_before = self.log.count
+        process = await open_process(self.name, launch, self.log, self._lose)
+        self._process = process
+        self._publish("starting")  # now with a pid
+        try:
+            await load_modules(*SESSION_MODULES)
+            error = await self._serve(StdioTransport(process), slot)
+        finally:
+            await process.close()
+            self._process = None
+        stderr = self.log.since(said_before, STDERR_LINES)
+        if isinstance(error, McpTimeout):
+            return diagnosis.silent(self.name, self._connect_timeout_s, stderr), False
+        ended_itself = process.exit_code is not None and not process.was_killed
+        failure = diagnosis.stdio_failure(
+            self.name,
+            was_ready=self._ready_at is not None,
+            exit_code=process.exit_code if ended_itself else None,
+            fault=process.fault,
+            junk=process.junk,
+            stderr=stderr,
+            error=error,
+        )
+        return failure, ended_itself
+
+    async def _http_life(self, url: str, slot: contextlib.AsyncExitStack) -> McpError:
+        await load_modules(*SESSION_MODULES)
+        from sidecar.mcp_host.http import HttpWatch, http_transport
+
+        watch = HttpWatch(self._lose)
+        error = await self._serve(http_transport(url, self.config.headers, watch), slot)
+        if isinstance(error, McpTimeout):
+            return diagnosis.silent(self.name, self._connect_timeout_s, ())
+        return diagnosis.http_failure(
+            self.name,
+            self.config,
+            was_ready=self._ready_at is not None,
+            status=watch.status,
+            challenge=watch.challenge,
+            fault=watch.fault,
+            error=error,
+        )
+
+    async def _serve(
+        self, transport: "Transport", slot: contextlib.AsyncExitStack
+    ) -> Exception | None:
+        """Connect and stay until the session is over. Returns the error that ended it, if any."""
+        error: Exception | None = None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                session = await self._connected(transport, stack)
+                await self._attend(session, slot)
+        except Exception as problem:  # the SDK and its transports raise what they like, in groups
+            error = problem
+        except asyncio.CancelledError:
+            if _is_cancelled():
+                raise
+            # it came from the transport's own scope: the connection broke, nobody stops us
+        finally:
+            self._session = None
+            self._era = None
+        if _is_cancelled():
+            raise asyncio.CancelledError  # an error in closing had taken its place
+        return error
+
+    def _lose(self) -> None:
+        """The session is of no more use; whoever calls a tool now waits for the next one."""
+        self._session = None
+        self._decided.clear()
+        self._over.set()
+
+    async def _connected(
+        self, transport: "Transport", stack: contextlib.AsyncExitStack
+    ) -> "Session":
+        from sidecar.mcp_host.session import connect
+
+        self._changed.clear()
+        try:
+            async with self._limit(self._connect_timeout_s):
+                return await stack.enter_async_context(
+                    connect(self.name, transport, self._mode, self._changed.set, self._tool_dropped)
+                )
+        except TimeoutError as error:
+            raise McpTimeout("no answer", server=self.name) from error
+
+    async def _attend(self, session: "Session", slot: contextlib.AsyncExitStack) -> None:
+        """List the tools and keep the list true, until the session is over."""
+        self._era = session.era
+        await self._list(session)
+        if self._over.is_set():
+            return
+        self._session = session
+        self._mode = "auto" if session.is_modern else "legacy"  # the next one need not ask again
+        self._ready_at = time.monotonic()
+        self._publish_listed()
+        await slot.aclose()
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(session.watch_tools(self._changed))
+            following = group.create_task(self._follow_changes(session))
+            await self._over.wait()
+            watching.cancel()
+            following.cancel()
+        if not self._restart.is_set():
+            gone = McpCrashed(
+                f"The MCP server {self.name} went away; it is being started again.",
+                server=self.name,
+            )
+            self._publish("backoff", gone)  # the cause is known when its process has ended
+
+    async def _follow_changes(self, session: "Session") -> None:
+        while True:
+            await self._changed.wait()
+            await asyncio.sleep(DEBOUNCE_S)
+            self._changed.clear()
+            await self._list(session)
+            if not self._over.is_set():
+                self._publish_listed()
+
+    async def _list(self, session: "Session") -> None:
+        """The old list stays when there is no new one."""
+        try:
+            async with self._limit(LIST_S):
+                self._tools = offered(self.config, await session.list_tools())
+            self._list_error = None
+        except TimeoutError:
+            self._list_error = McpTimeout(
+                f"The MCP server {self.name} did not list its tools within {LIST_S:g} s; "
+                "restart it.",
+                server=self.name,
+            )
+        except McpError as error:
+            self._list_error = error
+
+    @contextlib.asynccontextmanager
+    async def _limit(self, limit_s: float) -> AsyncIterator[None]:
+        """A timeout that a restart cuts short."""
+        try:
+            limit_s = 0 if self._restart.is_set() else limit_s
+            async with asyncio.timeout(limit_s) as self._deadline:
+                yield
+        finally:
+            self._deadline = None
+
+    @property
+    def _connect_timeout_s(self) -> float:
+        if self.config.connect_timeout_s is not None:
+            return self.config.connect_timeout_s
+        is_runner = PurePath(self.config.command or "").stem in PACKAGE_RUNNERS
+        return DOWNLOAD_S if is_runner else CONNECT_S
+
+    def _tool_dropped(self, tool: str, reason: str) -> None:
+        self.log.note(f"sidecar: the tool {tool!r} is left out: {reason}")
+        log.warning("mcp_tool_left_out", server=self.name, tool=tool, reason=reason)
+
+    # ---- between lives --------------------------------------------------------------------
+
+    async def _rest(self, failure: McpError) -> None:
+        """Wait for the next try, or for somebody to ask for one."""
+        state, delay_s = self._verdict(failure)
+        if state != "backoff":
+            self._tools = ()
+        log.warning("mcp_server_down", server=self.name, state=state, code=failure.code)
+        self._publish(state, failure)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._restart.wait()
+
+    def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
+        if isinstance(failure, McpAuthRequired):
+            return "needs_auth", None
+        now = time.monotonic()
+        if self._ready_at is not None and now - self._ready_at >= HEALTHY_S:
+            self._failures.clear()
+            self._attempts = 0
+        self._failures.append(now)
+        first_s, longest_s = BACKOFF_S
+        delay_s: float = min(longest_s, first_s * 2**self._attempts) * random.uniform(0.5, 1)
+        self._attempts += 1
+        is_full = len(self._failures) == FAILURES and now - self._failures[0] < FAILURES_S
+        if not self._can_start:
+            return "failed", None  # time alone does not install a command
+        if is_full and self.config.url is None:  # to ask a url again starts no process
+            return "failed", None
+        return "backoff", delay_s
+
+    # ---- what others see ------------------------------------------------------------------
+
+    def _publish_listed(self) -> None:
+        if self._list_error is None:
+            self._publish("ready")
+        else:
+            log.warning("mcp_tools_not_listed", server=self.name, code=self._list_error.code)
+            self._publish("degraded", self._list_error)
+
+    def _publish(self, state: ServerState, error: McpError | None = None) -> None:
+        if state != self.snapshot.status.state:
+            self._since = _now()
+        self.snapshot = self._snapshot(state, error)
+        self._mark(state)
+        self._on_change(self.snapshot)
+
+    def _mark(self, state: ServerState) -> None:
+        for event, is_set in (
+            (self.settled, state != "starting"),
+            (self._decided, state not in ("starting", "backoff")),
+        ):
+            if is_set:
+                event.set()
+            else:
+                event.clear()
+
+    def _snapshot(self, state: ServerState, error: McpError | None) -> Snapshot:
+        return Snapshot(
+            McpServerStatus(
+                server=self.name,
+                transport="stdio" if self.config.url is None else "http",
+                state=state,
+                era=self._era,
+                fingerprint=self._fingerprint,
+                error=None if error is None else str(error),
+                error_info=None if error is None else error_info(error),
+                tools=len(self._tools),
+                pid=None if self._process is None else self._process.pid,
+                since=self._since,
+            ),
+            self._tools,
+        )
+
+
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,0 +1,376 @@
+"""A session with one MCP server through the SDK: negotiate, list the tools, call one.
+
+The only place that calls the SDK's client; its errors leave here as ours. Lists are taken
+tolerantly: a malformed tool costs itself, not its neighbours. Importing this imports the SDK, so
+it is loaded off the loop.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from types import TracebackType
+from typing import Any, Self
+
+import mcp_types as types
+from jsonschema.exceptions import SchemaError
+from jsonschema.validators import Draft202012Validator, validator_for
+from mcp.client import Client, InputRequiredRoundsExceededError, Transport
+from mcp.client._transport import ReadStream, TransportStreams, WriteStream
+from mcp.client.session import IncomingMessage
+from mcp.client.subscriptions import SubscriptionLost
+from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from mcp_types.methods import parse_server_result
+from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
+
+from sidecar import __version__
+from sidecar.errors import McpCrashed, McpError, McpInvalidResult
+from sidecar.mcp_host.catalogue import ListedTool, cut, digest
+from sidecar.mcp_host.diagnosis import NotDelivered
+from sidecar.mcp_host.http import NOT_DELIVERED
+from sidecar.messages import Hints, JsonObject
+from sidecar.protocol import TOOLS_PER_SERVER
+from sidecar.threads import run_in_thread
+
+PAGES = 100  # of a list; a server may page for ever
+SCHEMA_DEPTH = 64
+SCHEMA_BYTES = 128 * 1024  # more than any model's context has room for beside other tools
+MESSAGE_BYTES = 2000  # of a server's own error text
+RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
+
+Progress = Callable[[float, float | None], None]
+Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
+
+
+class Session:
+    """Made by `connect`; valid inside it, and to be used from any task."""
+
+    def __init__(self, server: str, client: Client, on_dropped: Dropped) -> None:
+        self.era = client.protocol_version
+        self.is_modern = self.era in MODERN_PROTOCOL_VERSIONS
+        self._server = server
+        self._client = client
+        self._on_dropped = on_dropped
+
+    async def list_tools(self) -> tuple[ListedTool, ...]:
+        """Raises McpError. The caller's deadline bounds the pages that a server makes up."""
+        if self._client.server_capabilities.tools is None:
+            return ()
+        with self._translated("its list of tools"):
+            listed = await self._all_pages()
+        tools, dropped = await run_in_thread(lambda: _usable(listed), "MCP tools")
+        for name, reason in dropped:
+            self._on_dropped(name, reason)
+        return tools
+
+    async def call_tool(
+        self, name: str, arguments: JsonObject, on_progress: Progress
+    ) -> types.CallToolResult:
+        """Raises NotDelivered, McpCrashed (the outcome is unknown), McpInvalidResult, McpError.
+
+        Cancelling it cancels the call on the server.
+        """
+
+        async def report(progress: float, total: float | None, message: str | None) -> None:
+            on_progress(progress, total)
+
+        with self._translated("its result"):
+            return await self._client.call_tool(name, arguments, progress_callback=report)
+
+    async def watch_tools(self, changed: asyncio.Event) -> None:
+        """Set `changed` when the server says that its tools did, as long as it says so.
+
+        Older servers tell without being asked, through `connect`.
+        """
+        tools = self._client.server_capabilities.tools
+        if not self.is_modern or tools is None or not tools.list_changed:
+            return
+        pause_s, longest_s = RELISTEN_S
+        while True:
+            try:
+                async with self._client.listen(tools_list_changed=True) as subscription:
+                    changed.set()  # what changed before is not replayed
+                    async for _ in subscription:
+                        changed.set()
+                        pause_s = RELISTEN_S[0]
+            except SubscriptionLost:
+                pass
+            except MCPError as error:
+                if error.code == types.METHOD_NOT_FOUND:
+                    return
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_s)
+
+    async def _all_pages(self) -> list[types.Tool]:
+        tools: list[types.Tool] = []
+        cursor: str | None = None
+        seen: set[str] = set()
+        for _ in range(PAGES):
+            page = await self._client.list_tools(cursor=cursor)
+            tools += page.tools
+            cursor = page.next_cursor
+            if cursor is None or cursor in seen or len(tools) > TOOLS_PER_SERVER:
+                break
+            seen.add(cursor)
+        return tools
+
+    @contextlib.contextmanager
+    def _translated(self, what: str) -> Iterator[None]:
+        """The SDK's errors for one request → ours."""
+        try:
+            yield
+        except MCPError as error:
+            raise self._told(error) from error
+        except ValidationError as error:
+            raise McpInvalidResult(
+                f"The MCP server {self._server} sent {what} in a form that MCP does not allow: "
+                f"{_field(error)}.",
+                server=self._server,
+            ) from error
+        except (RuntimeError, InputRequiredRoundsExceededError) as error:
+            # how the SDK reports structured content that is not what the tool's schema says
+            reason = cut(str(error).partition("\n")[0], MESSAGE_BYTES)
+            raise McpInvalidResult(
+                f"The MCP server {self._server} sent {what} in an unexpected form: {reason}",
+                server=self._server,
+            ) from error
+
+    def _told(self, error: MCPError) -> McpError:
+        if error.code == NOT_DELIVERED:
+            return NotDelivered(error.message, server=self._server)
+        if error.code == types.CONNECTION_CLOSED:
+            return McpCrashed(
+                f"The MCP server {self._server} went away before it answered.", server=self._server
+            )
+        return McpInvalidResult(
+            f"The MCP server {self._server} answered with an error: "
+            f"{cut(error.message, MESSAGE_BYTES)}",
+            server=self._server,
+        )
+
+
+@contextlib.asynccontextmanager
+async def connect(
+    server: str,
+    transport: Transport,
+    mode: str,
+    on_tools_changed: Callable[[], None],
+    on_dropped: Dropped,
+) -> AsyncGenerator[Session, None]:
+    """`mode` is the SDK's: `auto` or `legacy`. To be entered and left in one task.
+
+    Errors of the SDK and of the transport come out as they are, often in groups.
+    """
+
+    async def on_message(message: IncomingMessage) -> None:
+        if isinstance(message, types.ToolListChangedNotification):
+            on_tools_changed()
+
+    client = Client(
+        _Tolerant(transport, on_dropped),
+        mode=mode,
+        message_handler=on_message,
+        client_info=types.Implementation(name="sidecar", version=__version__),
+        cache=None,  # the catalogue is the cache
+    )
+    async with client:
+        yield Session(server, client, on_dropped)
+
+
+# ---- tools ----------------------------------------------------------------------------------
+
+
+def _usable(
+    listed: list[types.Tool],
+) -> tuple[tuple[ListedTool, ...], list[tuple[str, str]]]:
+    """The tools that can be offered, and the others with the reason."""
+    tools: dict[str, ListedTool] = {}
+    dropped = []
+    for tool in listed:
+        problem = schema_problem(tool.input_schema)
+        if tool.name in tools:
+            problem = "the server lists it twice"
+        elif len(tools) == TOOLS_PER_SERVER:
+            problem = f"a server may have {TOOLS_PER_SERVER} tools"
+        if problem is None:
+            tools[tool.name] = _listed(tool)
+        else:
+            dropped.append((tool.name, problem))
+    return tuple(tools.values()), dropped
+
+
+def _listed(tool: types.Tool) -> ListedTool:
+    said = tool.annotations or types.ToolAnnotations()
+    hints = Hints(
+        read_only=said.read_only_hint,
+        destructive=said.destructive_hint,
+        idempotent=said.idempotent_hint,
+        open_world=said.open_world_hint,
+    )
+    title, description = tool.title or said.title, tool.description or ""
+    return ListedTool(
+        name=tool.name,
+        title=title,
+        description=description,
+        input_schema=tool.input_schema,
+        output_schema=tool.output_schema,
+        hints=hints,
+        digest=digest(tool.name, title, description, tool.input_schema, tool.output_schema, hints),
+    )
+
+
+def schema_problem(schema: JsonObject) -> str | None:
+    """Why no vendor would take a tool with these parameters: one such fails the whole request."""
+    if schema.get("type") != "object":
+        return "its input schema is not of type object"
+    if _is_deeper(schema, SCHEMA_DEPTH):
+        return f"its input schema is nested more than {SCHEMA_DEPTH} deep"
+    if len(json.dumps(schema)) > SCHEMA_BYTES:
+        return f"its input schema has more than {SCHEMA_BYTES // 1024} KiB"
+    try:
+        validator_for(schema, default=Draft202012Validator).check_schema(schema)
+    except SchemaError as error:
+        return f"its input schema is no JSON Schema: {error.json_path}: {error.message[:200]}"
+    return None
+
+
+def _is_deeper(value: object, limit: int) -> bool:
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, dict | list)
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return True
+
+
+# ---- tolerance ------------------------------------------------------------------------------
+
+
+class _Tolerant:
+    """A transport that takes malformed tools out of `tools/list` results.
+
+    The SDK validates a result as a whole, so that one tool without a schema would lose all.
+    """
+
+    def __init__(self, transport: Transport, on_dropped: Dropped) -> None:
+        self._transport = transport
+        self._on_dropped = on_dropped
+
+    async def __aenter__(self) -> TransportStreams:
+        read, write = await self._transport.__aenter__()
+        asked: dict[types.RequestId, str] = {}
+        return _Incoming(read, asked, self._on_dropped), _Outgoing(write, asked)
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> bool | None:
+        return await self._transport.__aexit__(kind, error, trace)
+
+
+class _Stream:
+    def __init__(self, stream: ReadStream[Any] | WriteStream[Any]) -> None:
+        self._stream = stream
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+
+class _Outgoing(_Stream):
+    """Remembers which requests ask for tools, and in which version of MCP."""
+
+    def __init__(
+        self, stream: WriteStream[SessionMessage], asked: dict[types.RequestId, str]
+    ) -> None:
+        super().__init__(stream)
+        self._send: Callable[[SessionMessage], Awaitable[None]] = stream.send
+        self._asked = asked
+
+    async def send(self, item: SessionMessage, /) -> None:
+        message = item.message
+        if isinstance(message, types.JSONRPCRequest) and message.method == "tools/list":
+            meta = (message.params or {}).get("_meta") or {}
+            version = meta.get(types.PROTOCOL_VERSION_META_KEY, LATEST_HANDSHAKE_VERSION)
+            self._asked[message.id] = version
+        await self._send(item)
+
+
+class _Incoming(_Stream):
+    def __init__(
+        self,
+        stream: ReadStream[SessionMessage | Exception],
+        asked: dict[types.RequestId, str],
+        on_dropped: Dropped,
+    ) -> None:
+        super().__init__(stream)
+        self._read = stream
+        self._asked = asked
+        self._on_dropped = on_dropped
+
+    async def receive(self) -> SessionMessage | Exception:
+        return await self._sifted(await self._read.receive())
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> SessionMessage | Exception:
+        return await self._sifted(await self._read.__anext__())
+
+    async def _sifted(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
+        if isinstance(item, Exception) or not isinstance(item.message, types.JSONRPCResponse):
+            return item
+        response = item.message
+        version = self._asked.pop(response.id, None)
+        if version is None or not isinstance(response.result.get("tools"), list):
+            return item
+        kept = []
+        for tool in response.result["tools"][: TOOLS_PER_SERVER + 1]:
+            problem = _malformed(tool, response.result, version)
+            if problem is None:
+                kept.append(tool)
+            else:
+                self._on_dropped(_name_of(tool), problem)
+            await asyncio.sleep(0)
+        result = {**response.result, "tools": kept}
+        return SessionMessage(response.model_copy(update={"result": result}), item.metadata)
+
+
+def _malformed(tool: object, page: dict[str, Any], version: str) -> str | None:
+    """Checked as a page of its own, so that the SDK's own models decide."""
+    try:
+        parse_server_result("tools/list", version, {**page, "tools": [tool]})
+    except ValidationError as error:
+        field = _field(error)
+        return field.removeprefix("tools.0.") if field.startswith("tools.") else None
+    return None
+
+
+def _field(error: ValidationError) -> str:
+    """The first problem, never the value: that is the server's text."""
+    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+    return f"{'.'.join(map(str, first['loc'])) or 'result'}: {first['msg']}"
+
+
+def _name_of(tool: object) -> str:
+    name = tool.get("name") if isinstance(tool, dict) else None
+    return name if isinstance(name, str) else "without a name"

@@ -1,0 +1,314 @@
+"""One tool call: its result, its clock, its limits, and how it ends early."""
+
+import asyncio
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from sidecar.config import McpServerConfig
+from sidecar.errors import BadRequest
+from sidecar.mcp_host.calls import Clock, bounded, check_arguments, run_call
+from sidecar.messages import Hints, JsonObject, LinkContent, MediaContent, TextContent, Tool
+from sidecar.protocol import RESULT_BYTES
+from tests.support.hosts import faulty, loop_watch, plain, running
+
+if TYPE_CHECKING:
+    from mcp_types import CallToolResult
+
+    from sidecar.mcp_host.calls import Progress
+
+
+def a_tool(name: str, input_schema: JsonObject | None = None) -> Tool:
+    return Tool(
+        name=f"s__{name}",
+        server="s",
+        server_name=name,
+        description="",
+        input_schema=input_schema or {"type": "object"},
+        hints=Hints(),
+        fingerprint="",
+        digest="",
+    )
+
+
+def ignore(progress: float, total: float | None) -> None:
+    pass
+
+
+async def test_a_failed_call_is_a_result_that_the_model_can_read() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("refuse")
+
+    assert (result.status, result.text) == ("error", "No, thank you.")
+
+
+async def test_media_and_links_are_told_by_name_and_size() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("media")
+
+    assert result.text.splitlines() == [
+        "Look:",
+        "[image: image/png, 5 bytes]",
+        "[audio: audio/wav, 5 bytes]",
+        "[link: page: https://example.com/page]",
+        "a memo",
+        "[file: application/zip, 5 bytes]",
+    ]
+    assert result.content == (
+        TextContent(text="Look:"),
+        MediaContent(type="image", mime="image/png", bytes=5),
+        MediaContent(type="audio", mime="audio/wav", bytes=5),
+        LinkContent(uri="https://example.com/page", name="page"),
+        MediaContent(type="file", mime="application/octet-stream", bytes=6),
+        MediaContent(type="file", mime="application/zip", bytes=5),
+    )
+
+
+async def test_a_result_without_text_is_read_from_its_structure() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("structured")
+
+    assert json.loads(result.text) == {"sum": 3}
+    assert result.structured_content == {"sum": 3}
+
+
+@pytest.mark.parametrize(
+    ("config", "tool", "field"),
+    [(plain(), "malformed", "content.0"), (faulty("WrongStructure"), "structured", "structured")],
+)
+async def test_an_invalid_result_is_an_error_that_names_the_field(
+    config: McpServerConfig, tool: str, field: str
+) -> None:
+    async with running(s=config) as host:
+        await host.state("ready")
+
+        result = await host.call(tool)
+
+        assert result.status == "error"
+        assert field in result.text
+        assert host.status().state == "ready"
+
+
+async def test_a_huge_result_is_bounded_and_never_stops_the_loop() -> None:
+    pauses_s = []
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        await host.call("structured")  # what the first call loads is not what is measured
+
+        for _ in range(3):
+            async with loop_watch() as longest_pause_s:
+                result = await host.call("big", bytes=32 * 1024 * 1024)
+            pauses_s.append(longest_pause_s())
+
+    assert result.status == "ok"
+    assert result.truncated
+    assert len(result.text.encode()) <= RESULT_BYTES
+    assert result.text.splitlines()[-1].endswith("more characters were left out]")
+    assert min(pauses_s) < 0.1  # the least, since other programs pause us too
+
+
+@pytest.mark.parametrize("text", ["x" * RESULT_BYTES, "é" * (RESULT_BYTES // 2), "😀"])
+def test_a_text_within_the_limit_is_left_as_it_is(text: str) -> None:
+    assert bounded(text) == (text, False)
+
+
+@pytest.mark.parametrize("letter", ["x", "é", "😀"])
+def test_a_text_over_the_limit_is_cut_between_characters(letter: str) -> None:
+    length = RESULT_BYTES + 1
+
+    kept, is_cut = bounded(letter * length)
+
+    body, _, note = kept.rpartition("\n")
+    assert is_cut
+    assert RESULT_BYTES - 16 < len(kept.encode()) <= RESULT_BYTES
+    assert set(body) == {letter}
+    assert note == f"[… {length - len(body)} more characters were left out]"
+
+
+# ---- cancel and time ------------------------------------------------------------------------
+
+
+async def test_cancelling_a_call_reaches_the_server_and_returns_at_once() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        call = asyncio.create_task(host.call("hang"))
+        request_id = (await host.said("hanging")).removeprefix("hanging ")
+
+        call.cancel()
+        async with asyncio.timeout(1):
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+        assert await host.said("cancelled") == f"cancelled {request_id}"
+        assert (await host.call("echo", text="next")).status == "ok"
+
+
+async def test_a_call_over_its_time_is_cancelled_and_says_so() -> None:
+    async with running(s=plain(call_timeout_s=0.2)) as host:
+        await host.state("ready")
+
+        result = await host.call("hang")
+
+        assert result.status == "timeout"
+        assert "0.2 s" in result.text
+        await host.said("cancelled")
+
+
+class Working:
+    """A server whose tool reports progress every `step_s`, and ends after `steps`."""
+
+    def __init__(self, steps: int, step_s: float) -> None:
+        self.steps = steps
+        self.step_s = step_s
+
+    async def call_tool(
+        self, tool: str, arguments: JsonObject, on_progress: "Progress"
+    ) -> "CallToolResult":
+        from mcp_types import CallToolResult
+
+        for step in range(self.steps):
+            await asyncio.sleep(self.step_s)
+            on_progress(step, self.steps)
+        return CallToolResult(content=[])
+
+
+async def test_progress_resets_the_idle_clock_but_not_the_total() -> None:
+    clock = Clock(idle_s=0.2, total_s=1.5)
+
+    patient = await run_call(Working(5, 0.1), a_tool("work"), {}, "1", ignore, clock)
+    silent = await run_call(Working(1, 5), a_tool("work"), {}, "2", ignore, clock)
+    endless = await run_call(Working(1000, 0.1), a_tool("work"), {}, "3", ignore, clock)
+
+    assert patient.status == "ok"
+    assert patient.duration_ms > 400
+    assert (silent.status, endless.status) == ("timeout", "timeout")
+    assert "no sign of life for 0.2 s" in silent.text
+    assert "within 1.5 s" in endless.text
+
+
+async def test_progress_of_a_real_server_arrives() -> None:
+    seen: list[tuple[float, float | None]] = []
+
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        async with asyncio.timeout(10):
+            result = await host.host.call(
+                host.tool("work"),
+                {"steps": 3, "step_s": 0.02},
+                "1",
+                lambda progress, total: seen.append((progress, total)),
+            )
+
+    assert result.text == "worked"
+    assert seen == [(0, 3), (1, 3), (2, 3)]
+
+
+# ---- the server goes away -------------------------------------------------------------------
+
+
+async def test_a_server_killed_in_mid_call_leaves_the_outcome_unknown() -> None:
+    async with running(s=plain()) as host:
+        pid = (await host.state("ready")).pid
+        assert pid is not None
+        call = asyncio.create_task(host.call("hang"))
+        await host.said("hanging")
+
+        os.kill(pid, signal.SIGKILL)
+        async with asyncio.timeout(1):
+            result = await call
+
+        assert result.status == "unknown"
+        assert "unknown" in result.text
+        await host.state("backoff")
+        await host.state("ready")
+        assert len([line for line in host.host.logs("s", 200) if "hanging" in line]) == 1
+
+
+async def test_a_restart_in_mid_call_leaves_the_outcome_unknown() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        call = asyncio.create_task(host.call("hang"))
+        await host.said("hanging")
+
+        await host.host.restart("s")
+
+        assert (await call).status == "unknown"
+
+
+async def test_a_last_answer_counts_though_its_server_is_gone() -> None:
+    async with running(s=faulty("AnswersAndExits")) as host:
+        await host.state("ready")
+
+        assert (await host.call("die")).text == "my last words"
+
+
+async def test_a_call_of_a_server_that_is_down_was_surely_not_made() -> None:
+    async with running(s=faulty("ExitsAtOnce")) as host:
+        await host.state("backoff")
+        async with asyncio.timeout(20):
+            result = await host.host.call(a_tool("echo"), {}, "1", ignore)
+
+    assert result.status == "error"
+    assert result.text.startswith("The call was not made.")
+    assert "exited with code 3" in result.text
+
+
+async def test_a_call_of_a_server_that_is_not_configured_is_an_error() -> None:
+    async with running() as host:
+        result = await host.host.call(a_tool("echo"), {}, "1", ignore)
+
+    assert result.status == "error"
+
+
+async def test_at_most_eight_calls_of_a_server_run_at_once() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        calls = [asyncio.create_task(host.call("hang")) for _ in range(9)]
+        echo = asyncio.create_task(host.call("echo", text="mine"))
+        await host.said("hanging", times=8)
+
+        for call in calls:
+            call.cancel()
+        async with asyncio.timeout(5):
+            await echo
+
+        heard = host.host.logs("s", 200)
+        assert sum(line.startswith("hanging") for line in heard) == 8
+        assert heard.index("echo mine") > 8
+
+
+# ---- arguments that a person edited ---------------------------------------------------------
+
+SCHEMA: JsonObject = {
+    "type": "object",
+    "properties": {"count": {"type": "integer"}, "other": {"$ref": "https://example.com/x"}},
+    "required": ["count"],
+}
+
+
+async def test_edited_arguments_that_fit_the_schema_pass() -> None:
+    await check_arguments(a_tool("t", SCHEMA), {"count": 3})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        ({}, "'count' is a required property"),
+        ({"count": "three"}, r"arguments\.count: 'three' is not of type 'integer'"),
+        ({"count": 3, "other": 1}, "cannot be checked"),
+    ],
+)
+async def test_edited_arguments_that_do_not_fit_are_refused_by_field(
+    arguments: JsonObject, problem: str
+) -> None:
+    with pytest.raises(BadRequest, match=problem):
+        await check_arguments(a_tool("t", SCHEMA), arguments)

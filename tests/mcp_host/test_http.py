@@ -1,0 +1,209 @@
+"""Servers behind a URL: what is told when they refuse, and that they are found again."""
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+
+from sidecar.config import McpServerConfig
+from tests.support.hosts import running
+from tests.support.mcp_http import HttpServer, Json, hang, http_server
+
+
+def at(server: HttpServer, **settings: object) -> McpServerConfig:
+    return McpServerConfig.model_validate({"url": server.url, **settings})
+
+
+async def test_a_server_behind_a_url_lists_and_runs_its_tools() -> None:
+    async with http_server() as server:
+        config = at(server, headers={"X-Person": "me"})
+        async with running(s=config) as host:
+            status = await host.state("ready")
+
+            result = await host.call("echo", text="hi")
+
+            assert (status.transport, status.era) == ("http", "2025-11-25")
+            assert result.text == "hi"
+            assert all(headers["X-Person"] == "me" for headers in server.headers)
+        assert not server.sessions  # it said goodbye
+
+
+async def test_a_malformed_tool_costs_only_itself_over_http_too() -> None:
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+
+        assert [tool.server_name for tool in host.host.tools()] == ["big", "echo"]
+        assert "malformed" in "\n".join(host.host.logs("s", 10))
+
+
+async def test_an_event_of_several_mib_is_a_result() -> None:
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+
+        result = await host.call("big", bytes=4 * 1024 * 1024)
+
+        assert (result.status, result.truncated) == ("ok", True)
+
+
+async def test_a_401_needs_a_person_and_says_what_to_do() -> None:
+    async def refuse(request: web.Request, message: Json) -> web.Response:
+        return web.Response(status=401, headers={"WWW-Authenticate": 'Bearer realm="x"'})
+
+    async with http_server() as server:
+        server.before = refuse
+        async with running(s=at(server)) as host:
+            status = await host.state("needs_auth")
+
+    assert status.error_info is not None
+    assert status.error_info.code == "mcp_auth_required"
+    assert status.error_info.http_status == 401
+    assert status.error_info.detail == 'Bearer realm="x"'
+    assert "`headers`" in (status.error or "")
+
+
+@pytest.mark.parametrize("code", [403, 404, 500])
+async def test_another_refusal_is_told_with_its_status(code: int) -> None:
+    async def refuse(request: web.Request, message: Json) -> web.Response:
+        return web.Response(status=code, text="<html>no</html>", content_type="text/html")
+
+    async with http_server() as server:
+        server.before = refuse
+        async with running(s=at(server)) as host:
+            status = await host.state("backoff")
+
+    assert f"HTTP {code}" in (status.error or "")
+
+
+async def test_a_web_page_is_not_taken_for_a_server() -> None:
+    async def page(request: web.Request, message: Json) -> web.Response:
+        return web.Response(text="<html>hello</html>", content_type="text/html")
+
+    async with http_server() as server:
+        server.before = page
+        async with running(s=at(server)) as host:
+            status = await host.state("backoff")
+
+    assert "text/html" in (status.error or "")
+
+
+async def test_a_server_that_is_not_running_is_found_when_it_is() -> None:
+    async with http_server() as server:
+        await server.stop()
+        async with running(s=at(server)) as host:
+            status = await host.state("backoff")
+
+            await server.start()
+            await host.state("ready")
+
+    assert "Is it running" in (status.error or "")
+
+
+async def test_a_mute_server_is_given_up_at_its_own_deadline() -> None:
+    async with http_server() as server:
+        server.before = hang
+        async with running(s=at(server, connect_timeout_s=0.3)) as host:
+            status = await host.state("backoff")
+
+    assert status.error_info is not None
+    assert status.error_info.code == "mcp_timeout"
+
+
+@pytest.mark.parametrize("says", ["404", "400"])
+async def test_a_session_lost_in_a_restart_is_opened_again(says: str) -> None:
+    async def no_session(request: web.Request, message: Json) -> web.Response | None:
+        session = request.headers.get("Mcp-Session-Id")
+        if says == "404" or session is None or session in server.sessions:
+            return None
+        error = {"code": -32000, "message": "Bad Request: No valid session ID provided"}
+        return web.json_response({"jsonrpc": "2.0", "id": None, "error": error}, status=400)
+
+    async with http_server() as server, running(s=at(server)) as host:
+        server.before = no_session
+        await host.state("ready")
+        await server.stop()
+        await server.start()
+
+        first = await host.call("echo", text="one")
+        second = await host.call("echo", text="two")
+
+        assert first.status == "error"
+        assert first.text.startswith("The call was not made.")
+        assert (second.status, second.text) == ("ok", "two")
+
+
+async def test_a_refused_connection_in_mid_session_was_surely_not_delivered() -> None:
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        await server.stop()
+
+        result = await host.call("echo", text="hi")
+        await host.state("backoff")
+        await server.start()
+        await host.state("ready")
+
+        assert result.status == "error"
+        assert result.text.startswith("The call was not made.")
+
+
+async def test_an_answer_that_breaks_off_leaves_the_outcome_unknown() -> None:
+    async def break_off(request: web.Request, message: Json) -> web.StreamResponse | None:
+        if message["method"] != "tools/call":
+            return None
+        response = web.StreamResponse(
+            headers={"Content-Type": "application/json", "Content-Length": "1000"}
+        )
+        await response.prepare(request)
+        await response.write(b'{"jsonrpc": ')
+        assert request.transport is not None
+        request.transport.close()
+        return response
+
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        server.before = break_off
+
+        result = await host.call("echo", text="hi")
+        server.before = None
+        await host.state("backoff")
+        await host.state("ready")
+
+        assert result.status == "unknown"
+        assert len(server.calls) == 1
+        assert (await host.call("echo", text="again")).text == "again"
+
+
+async def test_cancelling_a_call_tells_the_server() -> None:
+    called, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def listen(request: web.Request, message: Json) -> web.StreamResponse | None:
+        if message["method"] == "notifications/cancelled":
+            cancelled.set()
+        if message["method"] != "tools/call":
+            return None
+        called.set()
+        return await hang(request, message)
+
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        server.before = listen
+        async with asyncio.timeout(5):
+            call = asyncio.create_task(host.call("echo"))
+            await called.wait()
+
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+
+            await cancelled.wait()
+
+
+async def test_a_server_that_ignores_our_goodbye_does_not_hold_up_the_end() -> None:
+    async with http_server() as server:
+        async with running(s=at(server)) as host:
+            await host.state("ready")
+            server.ignores_goodbye = True
+            began = time.monotonic()
+        took_s = time.monotonic() - began
+
+    assert took_s < 4

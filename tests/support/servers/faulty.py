@@ -1,0 +1,154 @@
+"""MCP servers that misbehave, one class per fault; the argument names the class."""
+
+import json
+import os
+import signal
+import sys
+import time
+
+from tests.support.servers.plain import Json, Plain, text, tool
+
+
+class ExitsAtOnce(Plain):
+    def serve(self) -> None:
+        self.say("Traceback: the settings file is missing")
+        sys.exit(3)
+
+
+class Mute(Plain):
+    """Reads everything and answers nothing."""
+
+    def receive(self, message: Json) -> None:
+        self.say(f"ignored {message['method']}")
+
+
+class Banner(Plain):
+    """Greets on stdout before it serves, and keeps talking."""
+
+    def serve(self) -> None:
+        self.write(b"\x1b[1mWelcome!\x1b[0m\nListening on stdio\n\n")
+        super().serve()
+
+    def call_echo(self, arguments: Json) -> Json | None:
+        self.write(b"DEBUG: echoing\n{}\n")
+        return super().call_echo(arguments)
+
+
+class BadUtf8(Plain):
+    def call_echo(self, arguments: Json) -> None:
+        line = json.dumps({"jsonrpc": "2.0", "id": self.request_id, "result": text("caf?")})
+        self.write(line.replace("?", "\xe9").encode("latin-1") + b"\n")
+
+
+class HalfSurrogate(Plain):
+    """As JavaScript does when it cuts a string in the middle of an emoji."""
+
+    def call_echo(self, arguments: Json) -> Json | None:
+        return text("cut \ud83d")
+
+
+class Deaf(Plain):
+    """Ignores SIGTERM and the end of its stdin."""
+
+    def serve(self) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        super().serve()
+        time.sleep(60)
+
+
+class DiesOnProbe(Plain):
+    def on_unknown(self, message: Json) -> None:
+        self.say(f"unknown method {message['method']}")
+        sys.exit(1)
+
+
+class MalformedTools(Plain):
+    def on_tools_list(self, params: Json) -> Json:
+        return {
+            "tools": [
+                tool("echo"),
+                {"name": "no_schema"},
+                tool("bad_annotations", annotations={"readOnlyHint": "perhaps"}),
+                tool("bad_type", inputSchema={"type": "object", "properties": {"a": {"type": 7}}}),
+                tool("array_arguments", inputSchema={"type": "array"}),
+                "not even an object",
+                tool("refuse"),
+            ]
+        }
+
+
+class EndlessCursor(Plain):
+    """Every page has a next one, with a tool of its own."""
+
+    pages = 0
+
+    def on_tools_list(self, params: Json) -> Json:
+        self.pages += 1
+        return {"tools": [tool(f"tool_{self.pages}")], "nextCursor": str(self.pages)}
+
+
+class SameCursor(EndlessCursor):
+    def on_tools_list(self, params: Json) -> Json:
+        return {**super().on_tools_list(params), "nextCursor": "again"}
+
+
+class ManyTools(Plain):
+    def on_tools_list(self, params: Json) -> Json:
+        return {"tools": [tool(f"tool_{number:04}") for number in range(600)]}
+
+
+class ListFails(Plain):
+    """Its list of tools is no list, until the tools changed."""
+
+    def on_tools_list(self, params: Json) -> Json:
+        return {"tools": "soon"}
+
+
+class Changing(Plain):
+    """`grow` adds a tool and changes one, and says so five times, as real servers do."""
+
+    version = 1
+
+    def on_tools_list(self, params: Json) -> Json:
+        echo = tool("echo", description=f"version {self.version}")
+        return {"tools": [echo, tool("grow"), *([tool("new")] if self.version > 1 else [])]}
+
+    def call_grow(self, arguments: Json) -> Json:
+        self.version += 1
+        for _ in range(5):
+            self.notify("notifications/tools/list_changed")
+        return text("grown")
+
+
+class ClosesOutput(Plain):
+    """Stays alive without a stdout."""
+
+    def call_die(self, arguments: Json) -> None:
+        os.close(1)
+        time.sleep(60)
+
+
+class EndlessLine(Plain):
+    def call_big(self, arguments: Json) -> None:
+        while True:
+            self.write(b"x" * 2**20)
+
+
+class WrongStructure(Plain):
+    """Promises an output schema and breaks it."""
+
+    def on_tools_list(self, params: Json) -> Json:
+        schema = {"type": "object", "properties": {"sum": {"type": "string"}}}
+        return {"tools": [tool("structured", outputSchema=schema)]}
+
+
+class AnswersAndExits(Plain):
+    """Its last answer is in the pipe when the process is gone already."""
+
+    def call_die(self, arguments: Json) -> None:
+        self.send({"id": self.request_id, "result": text("my last words")})
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]().serve()
