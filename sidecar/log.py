@@ -40,6 +40,12 @@ def _without(module: str) -> Iterator[None]:
 with _without("rich"):  # 60 ms for coloured tracebacks with local values, which we do not want
     import structlog
 
+FLOORS = {  # they log whole messages: all of these at DEBUG, the first two in traces as well
+    "mcp": logging.CRITICAL,
+    "client": logging.CRITICAL,
+    "httpx2": logging.WARNING,
+    "openai": logging.WARNING,
+}
 FILE_NAME = "sidecar.log"
 FILE_BYTES = 5_000_000
 FILES = 5
@@ -233,8 +239,8 @@ def configure(
     """Start writing, in place of what was configured before; returns the file's path.
 
     None as `console_format` keeps stderr silent, None as `log_dir` keeps no file; the folder must
-    exist. Libraries are heard from WARNING on, and from DEBUG on when we are. Raises ConfigInvalid
-    when the file cannot be opened.
+    exist. Libraries are heard from WARNING on, from DEBUG on when we are, and never below FLOORS.
+    Raises ConfigInvalid when the file cannot be opened.
     """
     close()
     path = None if log_dir is None else log_dir / FILE_NAME
@@ -250,6 +256,9 @@ def configure(
     )
     handler, root = _Foreign(output), logging.getLogger()
     level_before = root.level
+    floors_before = {name: logging.getLogger(name).level for name in FLOORS}
+    for name, floor in FLOORS.items():
+        logging.getLogger(name).setLevel(floor)
     root.addHandler(handler)
     root.setLevel(
         logging.DEBUG if level == "DEBUG" else max(getattr(logging, level), logging.WARNING)
@@ -260,6 +269,8 @@ def configure(
         logging.captureWarnings(False)
         root.removeHandler(handler)
         root.setLevel(level_before)
+        for name, before in floors_before.items():
+            logging.getLogger(name).setLevel(before)
         output.close()
 
     _undo.append(undo)

@@ -161,7 +161,8 @@ class Tool(Value):
     """Something a model may call.
 
     `name` is unique among all servers and fits every vendor (`[A-Za-z_][A-Za-z0-9_-]{0,63}`);
-    `server` and `server_name` are what people know it by. `digest` is a SHA-256 over what its
+    `server` and `server_name` are what people know it by. `trusted` and
+    `allowed` are the person's word on its server and on itself; `digest` is a SHA-256 over what its
     server says of it, `fingerprint` one over how that server is started.
     """
 
@@ -174,5 +175,6 @@ class Tool(Value):
     output_schema: JsonObject | None = None
     hints: Hints = Hints()
     trusted: bool = False
+    allowed: bool = False
     fingerprint: str
     digest: str

@@ -83,13 +83,13 @@ def test_context_is_written_with_our_events_and_with_the_libraries(lines: Lines)
 
 def test_libraries_are_heard_from_warning_on(lines: Lines) -> None:
     def write() -> None:
-        for name in ("aiohttp.access", "openai", "httpx2", "mcp", "client", "asyncio"):
+        for name in ("aiohttp.access", "openai", "httpx2", "asyncio"):
             logging.getLogger(name).info("chatter")
             logging.getLogger(name).warning("from %s", name)
 
     written = lines.of(write)
 
-    assert len(written) == 6 and {line["level"] for line in written} == {"warning"}
+    assert len(written) == 4 and {line["level"] for line in written} == {"warning"}
     assert written[0]["event"] == "from aiohttp.access"
 
 
@@ -98,11 +98,20 @@ def test_at_debug_everything_is_heard(lines: Lines) -> None:
 
     def write() -> None:
         ours.debug("ours")
-        logging.getLogger("openai").debug("theirs")
+        logging.getLogger("aiohttp.client").debug("theirs")
 
     written = lines.of(write)
 
     assert [line["event"] for line in written] == ["ours", "theirs"]
+
+
+@pytest.mark.parametrize("name", ["openai", "httpx2", "mcp.client.stdio", "client"])
+def test_what_libraries_log_of_whole_messages_is_not_heard_even_at_debug(
+    lines: Lines, name: str
+) -> None:
+    lines.level = "DEBUG"
+
+    assert lines.of(lambda: logging.getLogger(name).debug("what somebody said")) == []
 
 
 @pytest.mark.parametrize(
@@ -158,7 +167,7 @@ import logging
 from pathlib import Path
 from sidecar import log
 log.configure("INFO", None, Path({str(tmp_path)!r}))
-logging.getLogger("mcp").error("%d of %d", "secret")
+logging.getLogger("aiohttp").error("%d of %d", "secret")
 """
     ended = subprocess.run([sys.executable, "-c", program], timeout=20, capture_output=True)
 
@@ -473,7 +482,7 @@ def test_the_terminal_can_have_json_too(monkeypatch: pytest.MonkeyPatch) -> None
 def test_a_value_cannot_fake_a_line_or_move_the_cursor(monkeypatch: pytest.MonkeyPatch) -> None:
     def write() -> None:
         ours.info("seen", server="a\nb\x1b[2J\u202e")
-        logging.getLogger("mcp").error("one\ntwo\x1b]0;title\a")
+        logging.getLogger("aiohttp").error("one\ntwo\x1b]0;title\a")
 
     text = shown(monkeypatch, write)
 

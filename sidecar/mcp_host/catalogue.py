@@ -37,10 +37,10 @@ class ListedTool:
 
 @dataclass(frozen=True, slots=True)
 class Shelf:
-    """One server's tools, with what holds for all of them."""
+    """One server's tools, with what the settings say about them."""
 
     server: str
-    trusted: bool
+    config: McpServerConfig
     fingerprint: str
     tools: Sequence[ListedTool]
 
@@ -63,7 +63,8 @@ def merge(shelves: Iterable[Shelf]) -> tuple[Tool, ...]:
             input_schema=tool.input_schema,
             output_schema=tool.output_schema,
             hints=tool.hints,
-            trusted=shelf.trusted,
+            trusted=shelf.config.trusted,
+            allowed=tool.name in shelf.config.allow,
             fingerprint=shelf.fingerprint,
             digest=tool.digest,
         )
@@ -71,12 +72,8 @@ def merge(shelves: Iterable[Shelf]) -> tuple[Tool, ...]:
 
 
 def offered(config: McpServerConfig, tools: Iterable[ListedTool]) -> tuple[ListedTool, ...]:
-    """Those that the entry lets through: an empty `allow` is all, and `deny` wins over it."""
-    return tuple(
-        tool
-        for tool in tools
-        if tool.name not in config.deny and (not config.allow or tool.name in config.allow)
-    )
+    """Those that the entry does not deny: what may never run is not shown to a model."""
+    return tuple(tool for tool in tools if tool.name not in config.deny)
 
 
 def digest(

@@ -1,7 +1,8 @@
 """May this tool be called: allowed, denied, or to be asked. A pure function of rules and call.
 
 The first match wins: a remembered deny, the turn's own `off` or `deny`, the turn's `ask`,
-a remembered allow, a `read_only` hint of a trusted server; otherwise a person is asked.
+a remembered or configured allow, a `read_only` hint of a trusted server; otherwise a person is
+asked.
 Knows no clock, no store and no person; whoever asks and remembers is elsewhere.
 """
 
@@ -82,7 +83,7 @@ def decide(
     if mode == "off" or tool.server in deny or f"{tool.server}/{tool.server_name}" in deny:
         return Denied("off")
     holds = any(_still_holds(rule, tool) for rule in allows)
-    if mode == "rules" and (holds or (tool.trusted and tool.hints.read_only)):
+    if mode == "rules" and (holds or tool.allowed or (tool.trusted and tool.hints.read_only)):
         return Allowed()
     return Asked(None if holds else _change(allows, tool))
 

@@ -5,7 +5,6 @@ and no rule: whoever calls a tool here has already been allowed to.
 """
 
 import asyncio
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -29,7 +28,6 @@ CALLS_PER_SERVER = 8
 READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
 
 # They log whole messages: at DEBUG always, and in the traces of what does not parse.
-SDK_LOGGERS = {"mcp": logging.CRITICAL, "client": logging.CRITICAL, "httpx2": logging.WARNING}
 
 
 class Host:
@@ -58,8 +56,6 @@ class Host:
 
     async def run(self) -> None:
         """Supervise all servers until cancelled; then close them together, within 6 s."""
-        for name, level in SDK_LOGGERS.items():
-            logging.getLogger(name).setLevel(level)
         starts = asyncio.Semaphore(STARTS)
         try:
             async with asyncio.TaskGroup() as group:
@@ -139,7 +135,7 @@ class Host:
         before, self._shown[name] = self._shown[name], now
         if before.tools is not now.tools or before.status.fingerprint != now.status.fingerprint:
             self._tools = merge(
-                Shelf(server.name, server.config.trusted, shown.status.fingerprint, shown.tools)
+                Shelf(server.name, server.config, shown.status.fingerprint, shown.tools)
                 for server, shown in zip(self._servers.values(), self._shown.values(), strict=True)
             )
         if before.status != now.status:

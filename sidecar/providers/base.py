@@ -78,7 +78,7 @@ class UsageReport:
 
 @dataclass(frozen=True, slots=True)
 class Retrying:
-    """An attempt failed before its first event; number `attempt` of `limit` follows in `delay_s`."""
+    """An attempt failed before its first event; retry `attempt` of `limit` follows in `delay_s`."""
 
     attempt: int
     limit: int

@@ -6,7 +6,6 @@ off the loop: it takes a second and a half. Environment variables that the SDK w
 own change nothing; only the settings do.
 """
 
-import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
@@ -73,8 +72,6 @@ class SdkWire:
         from openai import AsyncOpenAI, DefaultAioHttpClient, Timeout
         from openai._vendor.httpx_aiohttp.transport import AiohttpTransport
 
-        for name in ("openai", "httpx2"):  # at DEBUG they would log what was said
-            logging.getLogger(name).setLevel(logging.WARNING)
         # The session has its own certificates; what is given here trusts nobody and is not used.
         transport = AiohttpTransport(verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), client=session)
         client = AsyncOpenAI(

@@ -12,12 +12,15 @@ from sidecar.protocol import DESCRIPTION_BYTES
 VENDORS_TAKE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 
 
+PLAIN = McpServerConfig(command="x")
+
+
 def listed(name: str, description: str = "") -> ListedTool:
     return ListedTool(name, None, description, {"type": "object"}, None, Hints(), "digest")
 
 
 def shelf(server: str, *tools: str) -> Shelf:
-    return Shelf(server, False, "fingerprint", [listed(tool) for tool in tools])
+    return Shelf(server, PLAIN, "fingerprint", [listed(tool) for tool in tools])
 
 
 def names(*shelves: Shelf) -> dict[tuple[str, str], str]:
@@ -86,35 +89,34 @@ def test_the_list_is_sorted_by_name() -> None:
 
 
 def test_a_tool_takes_its_servers_trust_and_fingerprint_along() -> None:
-    (tool,) = merge([Shelf("files", True, "f1", [listed("read")])])
+    (tool,) = merge(
+        [Shelf("files", McpServerConfig(command="x", trusted=True), "f1", [listed("read")])]
+    )
 
     assert isinstance(tool, Tool)
     assert (tool.trusted, tool.fingerprint, tool.digest) == (True, "f1", "digest")
 
 
 def test_a_long_description_is_cut_between_characters() -> None:
-    (tool,) = merge([Shelf("s", False, "", [listed("read", "é" * DESCRIPTION_BYTES + "!")])])
+    (tool,) = merge([Shelf("s", PLAIN, "", [listed("read", "é" * DESCRIPTION_BYTES + "!")])])
 
     assert tool.description == "é" * (DESCRIPTION_BYTES // 2)
 
 
-@pytest.mark.parametrize(
-    ("allow", "deny", "expected"),
-    [
-        ((), (), ["a", "b", "c"]),
-        (("a", "c"), (), ["a", "c"]),
-        ((), ("b",), ["a", "c"]),
-        (("a", "b"), ("b",), ["a"]),
-    ],
-)
-def test_allow_and_deny_choose_what_is_offered(
-    allow: tuple[str, ...], deny: tuple[str, ...], expected: list[str]
-) -> None:
-    config = McpServerConfig(command="x", allow=allow, deny=deny)
+def test_a_tool_that_the_settings_deny_is_not_offered() -> None:
+    config = McpServerConfig(command="x", allow=("b",), deny=("b",))
 
     found = offered(config, [listed("a"), listed("b"), listed("c")])
 
-    assert [tool.name for tool in found] == expected
+    assert [tool.name for tool in found] == ["a", "c"]
+
+
+def test_a_tool_that_the_settings_allow_is_marked_so() -> None:
+    config = McpServerConfig(command="x", allow=("a",))
+
+    tools = merge([Shelf("s", config, "", [listed("a"), listed("b")])])
+
+    assert [tool.allowed for tool in tools] == [True, False]
 
 
 # ---- what consent is bound to ---------------------------------------------------------------

@@ -20,7 +20,12 @@ CONVERSATION = "conversation-1"
 
 
 def a_tool(
-    name: str = "read", *, trusted: bool = False, read_only: bool | None = None, digest: str = "d1"
+    name: str = "read",
+    *,
+    trusted: bool = False,
+    allowed: bool = False,
+    read_only: bool | None = None,
+    digest: str = "d1",
 ) -> Tool:
     return Tool(
         name=f"files__{name}",
@@ -30,6 +35,7 @@ def a_tool(
         input_schema={"type": "object"},
         hints=Hints(read_only=read_only),
         trusted=trusted,
+        allowed=allowed,
         fingerprint="f1",
         digest=digest,
     )
@@ -127,6 +133,17 @@ TABLE: list[tuple[str, Tool, list[StoredRule], Mode, list[str], Decision]] = [
     ),
     ("a sleeping allow beside a live one", TOOL, [allow(OLD), allow()], "rules", [], Allowed()),
     ("an allow of another tool", a_tool("write"), [allow()], "rules", [], Asked()),
+    # the settings' own allow
+    ("a configured allow allows", a_tool(allowed=True), [], "rules", [], Allowed()),
+    (
+        "a deny wins over a configured allow",
+        a_tool(allowed=True),
+        [deny()],
+        "rules",
+        [],
+        Denied("rule"),
+    ),
+    ("ask wins over a configured allow", a_tool(allowed=True), [], "ask", [], Asked()),
     # 5: the hint of a trusted server
     ("a trusted hint allows", TRUSTED, [], "rules", [], Allowed()),
     ("an untrusted hint asks", a_tool(read_only=True), [], "rules", [], Asked()),
