@@ -29,6 +29,7 @@ from sidecar.providers.sse import SseDecoder
 MAX_ERROR_BYTES = 64 * 1024
 MAX_LIST_BYTES = 16 * 1024 * 1024  # the longest list known, an aggregator's, is under 2 MiB
 LIST_S = 30.0
+SLICE_BYTES = 16 * 1024  # of a burst, 3 ms of work; then the other turns and sockets have theirs
 LAST_BYTES_S = 0.05  # the end of a body comes with its last event, or the server is in no hurry
 
 
@@ -111,10 +112,17 @@ class Endpoint:
                 reply = await self._open(wire, vendor, self._timeouts, stack)
                 if reply.status == 200:
                     stream, decoder = await self._stream(reply, vendor), SseDecoder(self._name)
+                    taken = 0
                     while not stream.done and (data := await reply.read()):
-                        for sent in decoder.feed(data):
-                            for event in stream.feed(sent):
-                                yield event
+                        for start in range(0, len(data), SLICE_BYTES):
+                            piece = data[start : start + SLICE_BYTES]
+                            for sent in decoder.feed(piece):
+                                for event in stream.feed(sent):
+                                    yield event
+                            taken += len(piece)
+                            if taken >= SLICE_BYTES:  # a burst: reading alone would not wait
+                                await asyncio.sleep(0)
+                                taken = 0
                     for sent in decoder.end():
                         for event in stream.feed(sent):
                             yield event
