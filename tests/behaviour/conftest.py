@@ -43,7 +43,9 @@ def start(tmp_path: Path, upstream: FakeOpenAI, opened: contextlib.AsyncExitStac
         ]
         given = {line.partition(":")[0] for line in more}
         lines = [*(line for line in own if line.partition(":")[0] not in given), *more]
-        return await opened.enter_async_context(running(world(tmp_path, "\n".join(lines))))
+        return await opened.enter_async_context(
+            running(world(tmp_path, "\n".join(lines), environ={"KEY": "sk-test"}))
+        )
 
     return start
 
