@@ -20,7 +20,7 @@ class ToolSource(Protocol):
         """All callable tools now, sorted by name; a turn takes this once and keeps it."""
 
     def starting(self) -> Sequence[str]:
-        """Servers whose tools are not known yet, but may be soon."""
+        """Servers whose tools are not known yet, but may be soon; empty once that took too long."""
 
     async def settled(self) -> None:
         """Wait until no server is starting any more; the caller bounds it."""

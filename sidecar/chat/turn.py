@@ -88,19 +88,19 @@ class Turn:
     async def run(self, emit: Emit) -> FinishReason:
         """Drive model and tools until the model stops. Whatever was shown is in `draft`."""
         await self._take_tools(emit)
-        for _ in range(self._plan.max_steps):
-            calls = await self._ask_model(emit)
-            if not calls:
-                return self._reason
-            try:
+        try:
+            for _ in range(self._plan.max_steps):
+                calls = await self._ask_model(emit)
+                if not calls:
+                    return self._reason
                 async with asyncio.TaskGroup() as group:  # siblings live and die together
                     for part, call in calls:
                         answering = self._answer(part, call, emit)
                         self._running[part.tool_call_id] = group.create_task(answering)
-            finally:
                 self._running.clear()
-                self._close_unanswered(emit)  # vendors reject a call without its result
-        return "step_limit"
+            return "step_limit"
+        finally:
+            self._close_unanswered(emit)  # vendors reject a call without its result
 
     def cancel_call(self, tool_call_id: str) -> bool:
         """Stop one running call; the model reads that it was cancelled and the turn goes on."""
@@ -251,7 +251,7 @@ class Turn:
 
     def _close_unanswered(self, emit: Emit) -> None:
         for part in self.draft.unanswered():
-            text = "The turn was cancelled before this call ended."
+            text = "The turn ended before this call did."
             result = _result(part, "cancelled", text, monotonic(), "cancel")
             self.draft.add_result(result)
             emit(_result_chunk(result))

@@ -5,6 +5,7 @@ and no rule: whoever calls a tool here has already been allowed to.
 """
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ from sidecar.protocol import (
 
 STARTS = 4  # at once; more only slow each other down
 CALLS_PER_SERVER = 8
+FIRST_START_S = 20.0  # a chat is not held up for longer by a server that hangs or downloads
 READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
 
 # They log whole messages: at DEBUG always, and in the traces of what does not parse.
@@ -47,6 +49,7 @@ class Host:
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._all_slots = asyncio.Semaphore(TOOL_CALLS)
         self._tools: tuple[Tool, ...] = ()
+        self._began_at = float("inf")
         for name, config in servers.items():
             log = ServerLog(None if log_dir is None else log_dir / f"mcp-{name}.log")
             server = McpServer(name, config, log, self._changed)
@@ -56,6 +59,7 @@ class Host:
 
     async def run(self) -> None:
         """Supervise all servers until cancelled; then close them together, within 6 s."""
+        self._began_at = time.monotonic()
         starts = asyncio.Semaphore(STARTS)
         try:
             async with asyncio.TaskGroup() as group:
@@ -72,8 +76,10 @@ class Host:
         return self._tools
 
     def starting(self) -> Sequence[str]:
-        """Servers whose tools are not known yet, but may be soon."""
-        return [server.name for server in self._servers.values() if not server.settled.is_set()]
+        """Servers whose tools are not known yet, but may be soon: in their first start."""
+        if time.monotonic() - self._began_at > FIRST_START_S:
+            return ()
+        return [server.name for server in self._servers.values() if not server.has_settled]
 
     async def restart(self, name: str) -> McpServerStatus:
         """Returns when the old process is gone and the new one is starting.

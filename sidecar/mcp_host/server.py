@@ -83,6 +83,7 @@ class McpServer:
         self.config = config
         self.log = log
         self.settled = asyncio.Event()  # not starting
+        self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
@@ -419,6 +420,7 @@ class McpServer:
         ):
             if is_set:
                 event.set()
+                self.has_settled = True
             else:
                 event.clear()
 

@@ -2,7 +2,9 @@
 
 import asyncio
 
-from sidecar.client import Client
+import pytest
+
+from sidecar.client import Client, ServerError
 from sidecar.protocol import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.support.fake_openai import (
@@ -66,15 +68,15 @@ async def test_a_call_cut_by_a_cancel_is_answered_in_the_history(
         approval = (await client.event(ApprovalsPending)).data
         allow = ApprovalsResolvePayload(approval_id=approval.approval_id, decision="allow")
         await client.request(ApprovalsResolve, allow)
-    async for chunk in run:
-        if chunk.type == "tool_result":
+    async for shown in run:
+        if shown.type == "tool_result":
             break
 
     await client.cancel(run)
 
     outcome = await run.finished()
     assert outcome.finish_reason == "cancelled"
-    statuses = sorted([chunk.metadata.status async for chunk in run if chunk.type == "tool_result"])
+    statuses = sorted([shown.metadata.status async for shown in run if shown.type == "tool_result"])
     assert statuses == ["cancelled", "ok"]
     await (await client.chat("never mind", conversation_id=outcome.conversation_id)).finished()
     roles = [message["role"] for message in upstream.bodies[1]["messages"]]
@@ -97,10 +99,7 @@ async def test_a_second_turn_in_a_busy_conversation_is_refused(
 
     second = await client.chat("quick", conversation_id=conversation_id)
 
-    try:
+    with pytest.raises(ServerError) as caught:
         await second.finished()
-    except Exception as error:
-        assert getattr(error, "code", None) == "busy"
-    else:
-        raise AssertionError("it was not refused")
+    assert caught.value.code == "busy"
     assert await client.cancel(run)

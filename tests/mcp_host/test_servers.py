@@ -228,12 +228,13 @@ async def test_changed_tools_of_a_modern_server_are_listed_again_too() -> None:
         assert [change.added for change in host.tool_changes()] == [("grow",), ("new",)]
 
 
-async def test_only_allowed_tools_are_offered() -> None:
+async def test_denied_tools_are_not_offered_and_allowed_ones_are_marked() -> None:
     async with running(s=plain(allow=("echo", "die"), deny=("die",))) as host:
         await host.state("ready")
 
-        assert [tool.server_name for tool in host.host.tools()] == ["echo"]
-        assert host.status().tools == 1
+        tools = {tool.server_name: tool.allowed for tool in host.host.tools()}
+        assert "die" not in tools
+        assert [name for name, is_allowed in tools.items() if is_allowed] == ["echo"]
 
 
 # ---- it dies --------------------------------------------------------------------------------
