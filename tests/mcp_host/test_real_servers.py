@@ -6,7 +6,6 @@ SIDECAR_TEST_NODE_SERVERS a folder whose `node_modules` has `@modelcontextprotoc
 
 import asyncio
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -23,12 +22,7 @@ from tests.support.hosts import running
 
 
 def python_server(module: str, *args: str) -> McpServerConfig:
-    python = os.environ.get("SIDECAR_TEST_PY_SERVERS")
-    if importlib.util.find_spec(module) is not None:
-        python = sys.executable
-    if python is None:
-        pytest.skip(f"{module} is not installed, and SIDECAR_TEST_PY_SERVERS is not set")
-    return McpServerConfig(command=python, args=("-m", module, *args))
+    return McpServerConfig(command=sys.executable, args=("-m", module, *args))
 
 
 def node_script(package: str) -> tuple[str, str]:
@@ -36,7 +30,7 @@ def node_script(package: str) -> tuple[str, str]:
     node = shutil.which("node")
     if folder is None or node is None:
         pytest.skip("SIDECAR_TEST_NODE_SERVERS is not set, or there is no node")
-    script = Path(folder, "node_modules/@modelcontextprotocol", package, "dist/index.js")
+    script = Path(folder, "@modelcontextprotocol", package, "dist/index.js")
     assert script.is_file()
     return node, str(script)
 
