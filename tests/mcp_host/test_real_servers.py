@@ -1,7 +1,6 @@
-"""Servers that others wrote and publish; each is skipped where it is not installed.
+"""Servers that others wrote and publish.
 
-SIDECAR_TEST_PY_SERVERS names a Python with `mcp-server-time` and `mcp-server-git`,
-SIDECAR_TEST_NODE_SERVERS a folder whose `node_modules` has `@modelcontextprotocol/server-…`.
+Those of npm need Node, and SIDECAR_TEST_NODE_SERVERS to name the `node_modules` that they are in.
 """
 
 import asyncio
@@ -29,7 +28,7 @@ def node_script(package: str) -> tuple[str, str]:
     folder = os.environ.get("SIDECAR_TEST_NODE_SERVERS")
     node = shutil.which("node")
     if folder is None or node is None:
-        pytest.skip("SIDECAR_TEST_NODE_SERVERS is not set, or there is no node")
+        pytest.skip("SIDECAR_TEST_NODE_SERVERS names no node_modules, or there is no node")
     script = Path(folder, "@modelcontextprotocol", package, "dist/index.js")
     assert script.is_file()
     return node, str(script)
