@@ -50,13 +50,27 @@ PREFLIGHT_HEADERS = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "authorization, content-type",
 }
+ORIGIN = web.RequestKey("origin", str)  # of a page that may read the answer
 
 log = structlog.get_logger()
 NextHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def bind(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises PortInUse or ConfigInvalid."""
+def bind(host: str, port: int, *, may_move: bool = False) -> socket.socket:
+    """A bound socket; port 0 takes a free one, and so does one that is taken and may move.
+
+    Raises PortInUse or ConfigInvalid.
+    """
+    try:
+        return _bound(host, port)
+    except PortInUse:
+        if not may_move:
+            raise
+        log.warning("port_in_use", port=port, using="a free one")
+        return _bound(host, 0)
+
+
+def _bound(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -165,7 +179,7 @@ class Server:
         origin = _joined(request, hdrs.ORIGIN)
         self._gate.check_origin(origin)
         if origin is not None:
-            request["origin"] = origin
+            request[ORIGIN] = origin
             if request.method == hdrs.METH_OPTIONS:
                 return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
@@ -252,14 +266,14 @@ class _Visitor(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """What comes before any route, and what a route did not expect, answered as the rest is."""
-        if request.writer.output_size > 0:
-            raise ConnectionError("An answer has begun already.")
         if status < 500:
             log.info("request_not_understood", status=status)
             problem: SidecarError = BadRequest("This is not a request that can be understood.")
         else:
             log.error("request_crashed", exc_info=exc)
             problem = SidecarError("Something went wrong inside the sidecar; its log has more.")
+        if request.writer.output_size > 0:
+            raise ConnectionError("An answer has begun already.")
         response = _refusal(problem, status)
         response.headers.update(HEADERS)
         response.force_close()
@@ -298,8 +312,8 @@ def _joined(request: web.Request, name: str) -> str | None:
 
 async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers.update(HEADERS)
-    if "origin" in request:
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request["origin"]
+    if ORIGIN in request:
+        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ORIGIN]
         response.headers[hdrs.VARY] = "Origin"
 
 
