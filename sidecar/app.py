@@ -69,6 +69,7 @@ class App:
     providers: Providers
     default_model: str
     _hosting: asyncio.Task[None] | None = None
+    _preparing: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -77,18 +78,22 @@ class App:
     def begin(self) -> None:
         """Start the MCP servers, and import what the default model needs, off the loop."""
         self._hosting = self.group.create_task(self.host.run(), name="mcp host")
-        self.group.create_task(self.providers.prepare(self.default_model), name="prepare")
+        preparing = self.providers.prepare(self.default_model)
+        self._preparing = self.group.create_task(preparing, name="prepare")
 
     async def close(self, reason: str) -> None:
         """Everything that was shown is kept and told before the sockets go."""
         log.info("stopping", reason=reason)
         self.server.stop_accepting()
+        if self._preparing is not None:
+            self._preparing.cancel()  # an exit waits for no import
         notice = ShutdownNotice(reason=reason, deadline_ms=round(SHUTDOWN_S * 1000))
         self.events.publish(ServerShutdown(data=notice))
         self.approvals.close()
         await self.runs.close()
-        await self._close_host()
-        await self.server.close()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._close_host())
+            group.create_task(self.server.close())
         await self.providers.close()
 
     async def _close_host(self) -> None:
@@ -106,18 +111,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     """Build it, listen, and on leaving take it down. Raises ConfigInvalid and PortInUse."""
     config = world.settings.config
     world.redact(world.token)
-    tls = config.server.tls
-    context = tls_context(tls.cert, tls.key) if tls.cert and tls.key else None
-    bound = bind(config.server.host, config.server.port)
-    gate = Gate(
-        scheme="https" if context else "http",
-        host=config.server.host,
-        port=bound.getsockname()[1],
-        token=world.token,
-        allowed_hosts=config.server.allowed_hosts,
-        allowed_origins=config.server.allowed_origins,
-        now=monotonic,
-    )
+    for note in world.settings.notes:
+        log.warning("settings_note", note=note)
     events = Events()
     credentials = open_credentials(config.providers, world.keyring, world.environ, world.redact)
     providers = Providers(
@@ -136,6 +131,19 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         tools=host,
         timeout_s=config.mcp.approval_timeout_s,
         publish=events.publish,
+    )
+    tls = config.server.tls
+    context = tls_context(tls.cert, tls.key) if tls.cert and tls.key else None
+    is_chosen = world.settings.sources["server.port"] != "default"
+    bound = bind(config.server.host, config.server.port, may_move=not is_chosen)
+    gate = Gate(
+        scheme="https" if context else "http",
+        host=config.server.host,
+        port=bound.getsockname()[1],
+        token=world.token,
+        allowed_hosts=config.server.allowed_hosts,
+        allowed_origins=config.server.allowed_origins,
+        now=monotonic,
     )
     async with asyncio.TaskGroup() as group:
         runs = Runs(

@@ -9,11 +9,13 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from difflib import get_close_matches
 from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from sidecar import __version__
 from sidecar.errors import (
@@ -21,6 +23,7 @@ from sidecar.errors import (
     ConfigInvalid,
     KeyringUnavailable,
     PortInUse,
+    RequestError,
     SidecarError,
 )
 
@@ -36,9 +39,10 @@ class InternalError(SidecarError):
     """A bug; `code` is `internal`."""
 
 
-FAILED, USAGE, INTERNAL, INTERRUPTED = 1, 2, 70, 130
+FAILED, USAGE, INTERNAL, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 EXIT_CODES: dict[type[SidecarError], int] = {
     ConfigInvalid: USAGE,
+    RequestError: USAGE,
     PortInUse: 3,
     AlreadyRunning: 4,
     KeyringUnavailable: 5,
@@ -46,15 +50,24 @@ EXIT_CODES: dict[type[SidecarError], int] = {
 }
 
 
+COMMANDS = ("serve", "chat", "keys", "config", "mcp", "schema")
+DEMO_SERVER = "demo-server"  # the demo's MCP server, which we start ourselves
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    arguments = _parser().parse_args(_with_command(sys.argv[1:] if argv is None else argv))
-    run: Callable[[argparse.Namespace], int] = arguments.run
+    given = sys.argv[1:] if argv is None else argv
+    arguments = argparse.Namespace()
     try:
+        _parser().parse_args(_with_command(given), arguments)
+        run: Callable[[argparse.Namespace], int] = arguments.run
         return run(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
     except Exception as error:  # the last owner: what ends a command is told in one line
-        return _failed(arguments, _cause(error))
+        is_awaited = "--managed" in given and not getattr(arguments, "is_ready", False)
+        return _failed(_cause(error), is_awaited=is_awaited)
 
 
 def _cause(error: Exception) -> Exception:
@@ -64,21 +77,25 @@ def _cause(error: Exception) -> Exception:
     return error
 
 
-def _failed(arguments: argparse.Namespace, error: Exception) -> int:
-    """One line: on stderr for people, as JSON on stdout for a frontend that waits for it."""
-    from sidecar.client import ClientError
-
+def _failed(error: Exception, *, is_awaited: bool) -> int:
+    """One line: on stderr for people, as JSON on stdout for a frontend that waits for its line."""
     if isinstance(error, BrokenPipeError):  # `sidecar … | head`: nobody reads on
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the exit would complain
         return FAILED
-    if not isinstance(error, SidecarError | ClientError):
+    if not isinstance(error, SidecarError) and not _is_of_client(error):
         error = _internal(error)
-    code = error.code if isinstance(error, SidecarError) else "failed"
-    if getattr(arguments, "managed", False):
+    if is_awaited:
+        code = error.code if isinstance(error, SidecarError) else SidecarError.code
         print(json.dumps({"event": "error", "code": code, "message": str(error)}), flush=True)
     else:
         print(f"sidecar: {error}", file=sys.stderr)
     return next((exit for kind, exit in EXIT_CODES.items() if isinstance(error, kind)), FAILED)
+
+
+def _is_of_client(error: Exception) -> bool:
+    """Its module is slow to import, and has raised nothing where it was not."""
+    client = sys.modules.get("sidecar.client")
+    return client is not None and isinstance(error, client.ClientError)
 
 
 def _internal(bug: Exception) -> InternalError:
@@ -90,27 +107,35 @@ def _internal(bug: Exception) -> InternalError:
     return InternalError(f"Internal error: {type(bug).__name__}: {bug}. The log has more.")
 
 
-COMMANDS = ("serve", "chat", "keys", "config", "mcp", "schema", "demo-server")
-
-
 def _with_command(argv: Sequence[str]) -> Sequence[str]:
     """`serve` is the command of `sidecar --config FILE`, and of a double click."""
-    if argv and (argv[0] in COMMANDS or argv[0] in ("-h", "--help", "--version")):
+    first = argv[0] if argv else ""
+    if first in (*COMMANDS, DEMO_SERVER, "-h", "--help", "--version"):
         return argv
+    if first and not first.startswith("-"):
+        near = get_close_matches(first, COMMANDS, 1)
+        meant = f"did you mean {near[0]}?" if near else f"there are: {', '.join(COMMANDS)}."
+        raise ConfigInvalid(f"There is no command {first!r}; {meant}")
     return ["serve", *argv]
 
 
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        text = message[:1].upper() + message[1:]
+        raise ConfigInvalid(f"{text}. `{self.prog} --help` says what there is.")
+
+
 def _parser() -> argparse.ArgumentParser:
-    settings = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    settings = _Parser(add_help=False, allow_abbrev=False)
     settings.add_argument("--config", metavar="FILE", type=Path, help="settings instead of yours")
     settings.add_argument("--profile", metavar="NAME", help="a world apart: folders and keys")
-    demo = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    demo = _Parser(add_help=False, allow_abbrev=False)
     demo.add_argument("--demo", action="store_true", help="a scripted model and a demo MCP server")
 
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="sidecar",
         description="A complete, safe LLM backend for any chat frontend, on this computer.",
-        epilog="Without a command: serve.",
+        epilog="Without a command: serve; `sidecar serve --help` has its options.",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"sidecar {__version__}")
@@ -126,7 +151,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
     serve.add_argument("--log-format", choices=("console", "json"))
-    serve.set_defaults(run=_serve)
+    serve.set_defaults(run=_serve, is_ready=False)
 
     chat = commands.add_parser("chat", parents=[settings, demo], help="talk in the terminal")
     chat.add_argument("--model", metavar="PROVIDER/MODEL", help="instead of the settings' one")
@@ -175,8 +200,7 @@ def _parser() -> argparse.ArgumentParser:
     schema = commands.add_parser("schema", help="the protocol, as this program speaks it")
     schema.add_argument("--format", choices=("json", "typescript", "markdown"), default="json")
     schema.set_defaults(run=_schema)
-    # the demo's MCP server, started by ourselves
-    commands.add_parser("demo-server").set_defaults(run=_demo_server)
+    commands.add_parser(DEMO_SERVER).set_defaults(run=_demo_server)
     return parser
 
 
@@ -241,7 +265,10 @@ def _credentials(arguments: argparse.Namespace) -> "Credentials":
 
 @contextlib.asynccontextmanager
 async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIterator[Client]":
-    """A sidecar for this command alone, on a free port, and a client of it."""
+    """A sidecar for this command alone, on a free port, and a client of it.
+
+    SIGTERM and SIGHUP cancel the command, so that the servers it started are ended as well.
+    """
     from sidecar import log
     from sidecar.app import open_app
     from sidecar.client import connect
@@ -254,10 +281,19 @@ async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIt
     folders.make()
     config = loaded.config
     log.configure(config.logging.level, None, folders.log if config.logging.file else None)
+    _cancel_on_signals()
     async with open_app(_world(arguments, loaded, folders), Lifetime()) as app:
         app.begin()
         async with connect(app.url, app.token, events=("mcp",), answers=answers) as client:
             yield client
+
+
+def _cancel_on_signals() -> None:
+    task = asyncio.current_task()
+    if sys.platform == "win32" or task is None:
+        return
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
 
 
 # ---- serve ----------------------------------------------------------------------------------
@@ -268,8 +304,6 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 async def _serving(arguments: argparse.Namespace) -> int:
-    import structlog
-
     from sidecar import log
     from sidecar.app import open_app
     from sidecar.lifetime import Lifetime
@@ -286,8 +320,6 @@ async def _serving(arguments: argparse.Namespace) -> int:
         None if managed else logging.format,
         folders.log if logging.file else None,
     )
-    for note in loaded.notes:
-        structlog.get_logger().warning("settings_note", note=note)
     given = "SIDECAR_TOKEN" in os.environ
     async with open_app(_world(arguments, loaded, folders), lifetime) as app:
         lifetime.watch_signals()
@@ -295,6 +327,7 @@ async def _serving(arguments: argparse.Namespace) -> int:
             _print_ready(app, log_file, with_token=not given)
         else:
             _print_address(app, with_token=not given)
+        arguments.is_ready = True
         app.begin()
         await lifetime.stopping.wait()
     return 0
@@ -323,9 +356,14 @@ def _print_ready(app: "App", log_file: Path | None, *, with_token: bool) -> None
 
 
 def _print_address(app: "App", *, with_token: bool) -> None:
-    print(f"sidecar {__version__} is listening.\n  WebSocket  {app.url}", flush=True)
-    print(f"  Token      {app.token if with_token else '(yours)'}", flush=True)
-    print("  Ctrl-C stops it.", flush=True)
+    token = app.token if with_token else "the one of SIDECAR_TOKEN"
+    lines = (
+        f"sidecar {__version__} is listening; Ctrl-C stops it.",
+        f"  page   {app.http}/",
+        f"  socket {app.url}",
+        f"  token  {token}",
+    )
+    print("\n".join(lines), flush=True)  # at once: the log writes to the same terminal
 
 
 # ---- chat -----------------------------------------------------------------------------------
@@ -334,8 +372,14 @@ def _print_address(app: "App", *, with_token: bool) -> None:
 def _chat(arguments: argparse.Namespace) -> int:
     from sidecar import terminal
 
+    text = arguments.text
+    if text is None and not terminal.can_ask():
+        text = sys.stdin.read()
+    if text is not None and not text.strip():
+        raise ConfigInvalid("There is nothing to say: give the message as TEXT, or on stdin.")
+
     def talk(client: "Client") -> Awaitable[int]:
-        return terminal.chat(client, arguments.text, arguments.model, assume_yes=arguments.yes)
+        return terminal.chat(client, text, arguments.model, assume_yes=arguments.yes)
 
     answers = ("approvals",) if arguments.yes or terminal.can_ask() else ()
     return asyncio.run(_with_client(arguments, talk, *answers))
@@ -347,10 +391,11 @@ def _chat(arguments: argparse.Namespace) -> int:
 def _keys_status(arguments: argparse.Namespace) -> int:
     states = asyncio.run(_credentials(arguments).status())
     for state in states:
-        line = f"{state.provider:<12} {state.source or '-'}"
-        print(f"{line:<26} {state.reason}" if state.reason else line)
+        print(f"{state.provider:<12} {state.source or 'no key'}")
     backend = next((state.backend for state in states if state.backend), None)
     print(f"keyring: {backend or 'none'}", file=sys.stderr)
+    for reason in dict.fromkeys(state.reason for state in states if state.reason):
+        print(reason, file=sys.stderr)
     return 0
 
 

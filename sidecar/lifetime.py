@@ -46,7 +46,7 @@ class Lifetime:
 
     def watch_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in _signals():
             if sys.platform == "win32":
                 signal.signal(
                     number,
@@ -83,8 +83,18 @@ class Lifetime:
         self.stop(signal.Signals(number).name.lower())
 
 
+def _signals() -> list[signal.Signals]:
+    """Those that ask for an end; a terminal that is closed does, unless `nohup` said otherwise."""
+    asking = [signal.SIGINT, signal.SIGTERM]
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        asking.append(signal.SIGHUP)
+    return asking
+
+
 def _is_held_open(descriptor: int) -> bool:
     """Node's pipes are sockets; a terminal ends with Ctrl-D or when it is closed."""
+    if sys.stdin is None:  # it was closed at the start, and its number is another file's by now
+        return False
     try:
         mode = os.fstat(descriptor).st_mode
     except OSError:

@@ -7,11 +7,12 @@ Whatever a model or a server wrote is shown with its control characters escaped.
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, TextIO
 
 from sidecar.client import Client, ClientError, Run, ServerError
 from sidecar.messages import JsonObject
@@ -19,6 +20,7 @@ from sidecar.protocol import (
     Approval,
     ApprovalsPending,
     ApprovalsResolve,
+    ApprovalsResolved,
     ApprovalsResolvePayload,
     McpServersList,
     McpServersLogs,
@@ -41,7 +43,9 @@ from sidecar.visible import visible
 RESULT_CHARS = 400  # of a tool's result; the model has read all of it
 FAILED = 1
 CANCELLED = 130
+GREETING = "Ctrl-C stops an answer, Ctrl-D ends the chat."
 PROMPT = "> "
+QUESTION = "Allow? [y]es, [a]lways, [n]o: "
 ANSWERS: dict[str, tuple[Literal["allow", "deny"], Literal["once", "always"]]] = {
     "y": ("allow", "once"),
     "a": ("allow", "always"),
@@ -54,22 +58,26 @@ async def chat(client: Client, text: str | None, model: str | None, *, assume_ye
     async with asyncio.TaskGroup() as group:
         talk = _Talk(client, group, model, assume_yes)
         answering = group.create_task(talk.answer_approvals())
-        try:
-            with talk.interruptible():
-                return await (talk.converse() if text is None else talk.say(text))
-        finally:
-            answering.cancel()
+        talking = group.create_task(talk.converse() if text is None else talk.say(text))
+        with talk.interruptible(talking):
+            await asyncio.wait([talking])
+        answering.cancel()
+    return CANCELLED if talking.cancelled() else talking.result()
 
 
 def can_ask() -> bool:
     """Whether there is a person at this terminal."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 async def print_servers(client: Client) -> int:
-    for server in await _settled(client):
-        line = f"{server.server:<20} {server.state:<10} {server.tools:>4} tools"
-        print(visible(f"{line}  {server.error}" if server.error else line))
+    servers = await _settled(client)
+    for server in servers:
+        print(visible(f"{server.server:<20} {server.state:<10} {server.tools:>4} tools"))
+        if server.error:
+            print(visible(f"  {server.error}"))
+    if not servers:
+        _note("There are no MCP servers; they are added to the settings as mcp.servers.")
     return 0
 
 
@@ -79,6 +87,8 @@ async def print_tools(client: Client) -> int:
         for tool in listing.items:
             about = tool.description.strip().partition("\n")[0]
             print(visible(f"{tool.server}/{tool.name}  [{tool.permission}]  {about}"))
+        if server.error:
+            _note(visible(f"{server.server} is {server.state}: {server.error}"))
     return 0
 
 
@@ -100,8 +110,11 @@ async def call_tool(client: Client, server: str, name: str, arguments: JsonObjec
             result = await client.request(McpToolsCall, payload)
         finally:
             allowing.cancel()
+    if result.status != "ok":
+        _note(visible(result.text))
+        return FAILED
     print(visible(result.text))
-    return 0 if result.status == "ok" else FAILED
+    return 0
 
 
 async def _allow_next(client: Client) -> None:
@@ -128,15 +141,18 @@ class _Talk:
         self._model = model
         self._assume_yes = assume_yes
         self._lines = _Lines()
+        self._screen = _Screen()
         self._run: Run | None = None
         self._cancelled: Run | None = None
         self._conversation_id: str | None = None
+        self._resolved: set[str] = set()  # approvals
 
     async def converse(self) -> int:
+        self._screen.note(_dim(GREETING))
         while True:
-            _note(PROMPT if can_ask() else "", end="")
-            line = await self._lines.next()
+            line = await self._ask_for_line(PROMPT)
             if line is None:
+                self._screen.end_line()
                 return 0
             if line.strip():
                 await self.say(line)
@@ -146,63 +162,76 @@ class _Talk:
         self._run = await self._client.chat(text, **fields)
         try:
             self._conversation_id = (await self._run.started()).conversation_id
-            await _show(self._run)
+            await self._show(self._run)
             outcome = await self._run.finished()
         except ServerError as error:
-            _note(f"\n{visible(str(error))}")
+            self._screen.note(visible(f"sidecar: {error}"))
             return FAILED
         finally:
+            self._screen.end_line()
             self._run = None
         if outcome.finish_reason == "cancelled":
-            _note("(cancelled)")
+            self._screen.note("(cancelled)")
             return CANCELLED
         if outcome.finish_reason != "stop":
-            _note(f"(it ended early: {outcome.finish_reason})")
+            self._screen.note(f"(it ended early: {outcome.finish_reason})")
         return 0
 
     async def answer_approvals(self) -> None:
-        """Put every pending call to the person, one after the other."""
+        """Put every pending call to the person, one after the other, while it waits."""
         with contextlib.suppress(ClientError):  # the chat itself says that the socket is gone
             while True:
                 approval = (await self._client.event(ApprovalsPending)).data
-                answer = await self._ask(approval)
-                with contextlib.suppress(ServerError):  # the turn may have been cancelled meanwhile
-                    await self._client.request(ApprovalsResolve, answer)
+                async with asyncio.TaskGroup() as group:
+                    asking = group.create_task(self._answer(approval))
+                    await self._until_resolved(approval.approval_id)
+                    asking.cancel()
+
+    async def _answer(self, approval: Approval) -> None:
+        answer = await self._ask(approval)
+        with contextlib.suppress(ServerError):  # it was taken back at this moment
+            await self._client.request(ApprovalsResolve, answer)
+
+    async def _until_resolved(self, approval_id: str) -> None:
+        """By us, or because the turn was cancelled or nobody answered in time."""
+        while approval_id not in self._resolved:
+            self._resolved.add((await self._client.event(ApprovalsResolved)).data.approval_id)
 
     @contextlib.contextmanager
-    def interruptible(self) -> Iterator[None]:
+    def interruptible(self, talking: "asyncio.Task[int]") -> Iterator[None]:
         """Ctrl-C cancels the turn; again, or without a turn, it ends the chat."""
         if sys.platform == "win32":  # its loop has no signal handlers; Ctrl-C ends the chat
             yield
             return
-        talking = asyncio.current_task()
-        assert talking is not None
 
         def interrupted() -> None:
             if self._run is None or self._run is self._cancelled:
+                self._screen.end_line()
                 talking.cancel()
             else:
                 self._cancelled = self._run
                 self._group.create_task(self._client.cancel(self._run))
 
-        loop = asyncio.get_running_loop()
+        loop, before = asyncio.get_running_loop(), signal.getsignal(signal.SIGINT)
         loop.add_signal_handler(signal.SIGINT, interrupted)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
 
     async def _ask(self, approval: Approval) -> ApprovalsResolvePayload:
         if self._assume_yes:
             return ApprovalsResolvePayload(approval_id=approval.approval_id, decision="allow")
         arguments = json.dumps(approval.arguments, ensure_ascii=False)
-        _note(f"\n{approval.server} wants to run {approval.name} {arguments}")
-        _note(f"  {approval.description}" if approval.description else "", end="\n")
+        self._screen.note(f"{approval.server} wants to run {approval.name} {arguments}")
+        if approval.description:
+            self._screen.note(_dim(f"  {approval.description}"))
         if approval.changed is not None:
-            _note(f"  It has changed since you allowed it; before: {approval.changed.before}")
+            before = approval.changed.before
+            self._screen.note(f"  It has changed since you allowed it; before: {before}")
         while True:
-            _note("Allow? [y]es, [a]lways, [n]o: ", end="")
-            answer = await self._lines.next()
+            answer = await self._ask_for_line(QUESTION)
             decision = ANSWERS.get("n" if answer is None else answer.strip().lower()[:1])
             if decision is not None:
                 break
@@ -211,25 +240,69 @@ class _Talk:
             approval_id=approval.approval_id, decision=allow, duration=duration
         )
 
+    async def _ask_for_line(self, prompt: str) -> str | None:
+        self._screen.ask(prompt)
+        line = await self._lines.next()
+        if line is not None:
+            self._screen.was_answered()
+        return line
 
-async def _show(run: Run) -> None:
-    """Print what comes until the run ends."""
-    async for chunk in run:
-        match chunk:
-            case TextChunk(data=text):
-                print(visible(text), end="", flush=True)
-            case ReasoningChunk(data=text):
-                _note(_dim(visible(text)), end="")
-            case ToolCallChunk(data=arguments, metadata=call):
-                _note(_dim(visible(f"\n→ {call.server or '?'}/{call.name} {arguments}")))
-            case ToolResultChunk(data=text, metadata=result):
-                shown = text if len(text) <= RESULT_CHARS else text[:RESULT_CHARS] + "…"
-                _note(_dim(visible(f"← {result.status}: {shown}")))
-            case RetryChunk(data=text) | NoticeChunk(data=text):
-                _note(_dim(visible(text)))
-            case _:
-                pass
-    print(flush=True)
+    async def _show(self, run: Run) -> None:
+        """Print what comes until the run ends."""
+        screen = self._screen
+        async for chunk in run:
+            match chunk:
+                case TextChunk(data=text):
+                    screen.say(visible(text))
+                case ReasoningChunk(data=text):
+                    screen.think(visible(text))
+                case ToolCallChunk(data=arguments, metadata=call):
+                    screen.note(_dim(visible(f"→ {call.server or '?'}/{call.name} {arguments}")))
+                case ToolResultChunk(data=text, metadata=result):
+                    shown = text if len(text) <= RESULT_CHARS else text[:RESULT_CHARS] + "…"
+                    screen.note(_dim(visible(f"← {result.status}: {shown}")))
+                    if result.status == "denied" and not self._assume_yes and not can_ask():
+                        screen.note("Nobody can be asked here; --yes allows every tool call.")
+                case RetryChunk(data=text) | NoticeChunk(data=text):
+                    screen.note(_dim(visible(text)))
+                case _:
+                    pass
+
+
+class _Screen:
+    """The answer on stdout, the rest on stderr; neither begins within the other's line."""
+
+    def __init__(self) -> None:
+        self._unended: TextIO | None = None
+
+    def say(self, text: str) -> None:
+        self._write(text, text, sys.stdout)
+
+    def think(self, text: str) -> None:
+        self._write(text, _dim(text), sys.stderr)
+
+    def note(self, text: str) -> None:
+        self.end_line()
+        _note(text)
+
+    def ask(self, prompt: str) -> None:
+        self._write(prompt, prompt, sys.stderr)
+
+    def was_answered(self) -> None:
+        """The person's Enter has ended the line."""
+        self._unended = None
+
+    def end_line(self) -> None:
+        if self._unended is not None:
+            print(file=self._unended, flush=True)
+            self._unended = None
+
+    def _write(self, text: str, shown: str, target: TextIO) -> None:
+        if self._unended is not target:
+            self.end_line()
+        print(shown, end="", file=target, flush=True)
+        if text:
+            self._unended = None if text.endswith("\n") else target
 
 
 class _Lines:
@@ -262,4 +335,5 @@ def _note(text: str, end: str = "\n") -> None:
 
 
 def _dim(text: str) -> str:
-    return f"\x1b[2m{text}\x1b[0m" if sys.stderr.isatty() else text
+    is_coloured = sys.stderr.isatty() and sys.platform != "win32" and "NO_COLOR" not in os.environ
+    return f"\x1b[2m{text}\x1b[0m" if is_coloured else text
