@@ -102,9 +102,12 @@ def _internal(bug: Exception) -> InternalError:
     """Its trace goes to the log; without one, structlog would write to stdout."""
     import structlog
 
+    from sidecar.redaction import redact
+
     if structlog.is_configured():
         structlog.get_logger().error("crashed", exc_info=bug)
-    return InternalError(f"Internal error: {type(bug).__name__}: {bug}. The log has more.")
+    words = redact(str(bug)).partition("\n")[0]
+    return InternalError(f"Internal error: {type(bug).__name__}: {words}. The log has more.")
 
 
 def _with_command(argv: Sequence[str]) -> Sequence[str]:

@@ -6,7 +6,7 @@
     ├── RequestError                                    the client's frame cannot be served
     │   ├── BadRequest, InvalidJson, UnknownAction, UnsupportedProtocol, HelloRequired
     │   └── NotFound, Conflict, Busy, Overloaded, DuplicateRequest, Forbidden
-    ├── KeyringUnavailable
+    ├── KeyringUnavailable, StorageError: StorageFull
     ├── ProviderError                                   a model's vendor, or the way to it
     │   ├── KeyMissing, KeyRejected, QuotaExhausted, RateLimited, ProviderOverloaded
     │   ├── ProviderFailed, ProviderBadResponse, ModelNotFound, ModelNoTools
@@ -65,6 +65,16 @@ class AlreadyRunning(SidecarError):
 
 class KeyringUnavailable(SidecarError):
     code = "keyring_unavailable"
+
+
+class StorageError(SidecarError):
+    """What was said holds until the program ends, and could not be written down."""
+
+    code: ClassVar[str] = "storage_locked"
+
+
+class StorageFull(StorageError):
+    code = "storage_full"
 
 
 class Refused(SidecarError):

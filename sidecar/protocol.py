@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from sidecar import jsons
 from sidecar.errors import BadRequest, InvalidJson, SidecarError, UnknownAction
 from sidecar.messages import (
     ErrorInfo,
@@ -131,17 +132,17 @@ class ChatPayload(Inbound):
 
 
 class CancelPayload(Inbound):
-    run_id: str | None = None
+    run_id: str | None = Field(default=None, max_length=256)
     target: str | None = Field(
-        default=None, description="The chat's request_id, on this connection."
+        default=None, max_length=256, description="The chat's request_id, on this connection."
     )
     tool_call_id: str | None = Field(
-        default=None, description="Stop only this call; the turn goes on."
+        default=None, max_length=1024, description="Stop only this call; the turn goes on."
     )
 
 
 class ResumePayload(Inbound):
-    run_id: str
+    run_id: str = Field(max_length=256)
     after_seq: int = Field(default=-1, ge=-1, description="The last seq seen; -1 replays all.")
 
 
@@ -150,17 +151,17 @@ class ModelsListPayload(Inbound):
 
 
 class ProviderPayload(Inbound):
-    provider: str
+    provider: str = Field(max_length=256)
 
 
 class KeysSetPayload(Inbound):
-    provider: str
+    provider: str = Field(max_length=256)
     key: str = Field(min_length=1, max_length=4096, repr=False)
     persist: bool = Field(default=True, description="False: for this run of the sidecar only.")
 
 
 class ApprovalsResolvePayload(Inbound):
-    approval_id: str
+    approval_id: str = Field(max_length=256)
     decision: Literal["allow", "deny"]
     duration: Literal["once", "conversation", "always"] = "once"
     scope: Literal["tool", "server"] = "tool"
@@ -170,16 +171,16 @@ class ApprovalsResolvePayload(Inbound):
 
 
 class RulesDeletePayload(Inbound):
-    rule_id: str | None = None
+    rule_id: str | None = Field(default=None, max_length=256)
     all: bool = False
 
 
 class ServerPayload(Inbound):
-    server: str
+    server: str = Field(max_length=256)
 
 
 class ServerLogsPayload(Inbound):
-    server: str
+    server: str = Field(max_length=256)
     limit: int = Field(default=200, ge=1, le=1000)
 
 
@@ -188,8 +189,8 @@ class ToolsListPayload(Inbound):
 
 
 class ToolsCallPayload(Inbound):
-    server: str
-    name: str
+    server: str = Field(max_length=256)
+    name: str = Field(max_length=256)
     arguments: JsonObject = Field(default_factory=dict)
 
 
@@ -588,7 +589,7 @@ REQUESTS: dict[str, type[AnyRequest]] = {
     get_args(model.model_fields["action"].annotation)[0]: model for model in get_args(AnyRequest)
 }
 CAPABILITIES = tuple(REQUESTS)
-BASIC_ACTIONS = frozenset({"hello", "chat", "cancel", "ping"})
+BASIC_REQUESTS = (Hello, Chat, Cancel, Ping)  # what needs no hello before it
 
 
 class RequestProblem(Exception):
@@ -603,8 +604,8 @@ class RequestProblem(Exception):
 def parse_request(text: str) -> AnyRequest:
     """Raises RequestProblem with what is wrong and where."""
     try:
-        frame = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        frame = jsons.loads(text)
+    except ValueError as error:
         raise RequestProblem(None, InvalidJson(f"The frame is not valid JSON: {error}")) from error
     if not isinstance(frame, dict):
         raise RequestProblem(

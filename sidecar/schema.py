@@ -61,7 +61,7 @@ def json_schema() -> JsonObject:
                 "payload": {"$ref": _REFERENCE + _payload_name(request)},
                 "result": {"$ref": _REFERENCE + request.result.__name__},
                 "streams": request.result is protocol.ChatResult,
-                "needs_hello": action not in protocol.BASIC_ACTIONS,
+                "needs_hello": not issubclass(request, protocol.BASIC_REQUESTS),
             }
             for action, request in protocol.REQUESTS.items()
         },

@@ -40,16 +40,21 @@ from sidecar.protocol import (
 )
 from sidecar.visible import visible
 
+if sys.platform != "win32":
+    import termios
+
 RESULT_CHARS = 400  # of a tool's result; the model has read all of it
+ABOUT_CHARS = 200  # of a name or a description
+ARGUMENT_CHARS = 2000
 FAILED = 1
 CANCELLED = 130
 GREETING = "Ctrl-C stops an answer, Ctrl-D ends the chat."
 PROMPT = "> "
 QUESTION = "Allow? [y]es, [a]lways, [n]o: "
 ANSWERS: dict[str, tuple[Literal["allow", "deny"], Literal["once", "always"]]] = {
-    "y": ("allow", "once"),
-    "a": ("allow", "always"),
-    "n": ("deny", "once"),
+    **dict.fromkeys(("y", "yes"), ("allow", "once")),
+    **dict.fromkeys(("a", "always"), ("allow", "always")),
+    **dict.fromkeys(("n", "no"), ("deny", "once")),
 }
 
 
@@ -85,8 +90,9 @@ async def print_tools(client: Client) -> int:
     for server in await _settled(client):
         listing = await client.request(McpToolsList, ToolsListPayload(server=server.server))
         for tool in listing.items:
-            about = tool.description.strip().partition("\n")[0]
-            print(visible(f"{tool.server}/{tool.name}  [{tool.permission}]  {about}"))
+            about = _one_line(tool.description.strip().partition("\n")[0], ABOUT_CHARS)
+            name = _one_line(f"{tool.server}/{tool.name}", ABOUT_CHARS)
+            print(f"{name}  [{tool.permission}]  {about}")
         if server.error:
             _note(visible(f"{server.server} is {server.state}: {server.error}"))
     return 0
@@ -159,7 +165,8 @@ class _Talk:
 
     async def say(self, text: str) -> int:
         fields: JsonObject = {"conversation_id": self._conversation_id, "model": self._model}
-        self._run = await self._client.chat(text, **fields)
+        readable = text.encode(errors="replace").decode()  # a terminal may give any bytes
+        self._run = await self._client.chat(readable, **fields)
         try:
             self._conversation_id = (await self._run.started()).conversation_id
             await self._show(self._run)
@@ -223,18 +230,13 @@ class _Talk:
     async def _ask(self, approval: Approval) -> ApprovalsResolvePayload:
         if self._assume_yes:
             return ApprovalsResolvePayload(approval_id=approval.approval_id, decision="allow")
-        arguments = json.dumps(approval.arguments, ensure_ascii=False)
-        self._screen.note(f"{approval.server} wants to run {approval.name} {arguments}")
-        if approval.description:
-            self._screen.note(_dim(f"  {approval.description}"))
-        if approval.changed is not None:
-            before = approval.changed.before
-            self._screen.note(f"  It has changed since you allowed it; before: {before}")
-        while True:
+        for line in _described(approval):
+            self._screen.note(line)
+        self._lines.forget_unread()  # what was typed before the question does not answer it
+        decision = None
+        while decision is None:
             answer = await self._ask_for_line(QUESTION)
-            decision = ANSWERS.get("n" if answer is None else answer.strip().lower()[:1])
-            if decision is not None:
-                break
+            decision = ANSWERS.get("n" if answer is None else answer.strip().lower())
         allow, duration = decision
         return ApprovalsResolvePayload(
             approval_id=approval.approval_id, decision=allow, duration=duration
@@ -257,7 +259,8 @@ class _Talk:
                 case ReasoningChunk(data=text):
                     screen.think(visible(text))
                 case ToolCallChunk(data=arguments, metadata=call):
-                    screen.note(_dim(visible(f"→ {call.server or '?'}/{call.name} {arguments}")))
+                    made = f"→ {call.server or '?'}/{call.name} {arguments}"
+                    screen.note(_dim(_one_line(made, ARGUMENT_CHARS)))
                 case ToolResultChunk(data=text, metadata=result):
                     shown = text if len(text) <= RESULT_CHARS else text[:RESULT_CHARS] + "…"
                     screen.note(_dim(visible(f"← {result.status}: {shown}")))
@@ -267,6 +270,25 @@ class _Talk:
                     screen.note(_dim(visible(text)))
                 case _:
                     pass
+
+
+def _described(approval: Approval) -> Iterator[str]:
+    """What is asked, in lines of which none can hide another: the call itself comes last."""
+    if approval.description:
+        yield _dim(f"  {_one_line(approval.description, ABOUT_CHARS)}")
+    if approval.changed is not None:
+        before = _one_line(approval.changed.before, ABOUT_CHARS)
+        yield f"  It has changed since you allowed it; before: {before}"
+    arguments = json.dumps(approval.arguments, ensure_ascii=False)
+    if approval.arguments_truncated:
+        yield "  Its arguments are too long to be shown in full."
+    call = f"{approval.server} wants to run {approval.name}"
+    yield f"{_one_line(call, ABOUT_CHARS)} {_one_line(arguments, ARGUMENT_CHARS)}"
+
+
+def _one_line(text: str, max_chars: int) -> str:
+    line = visible(text).replace("\n", "\\n")
+    return line if len(line) <= max_chars else f"{line[:max_chars]}… ({len(text)} characters)"
 
 
 class _Screen:
@@ -311,13 +333,24 @@ class _Lines:
     def __init__(self) -> None:
         self._read: asyncio.Queue[str | None] = asyncio.Queue()
         self._is_reading = False
+        self._has_ended = False
+
+    def forget_unread(self) -> None:
+        while not self._read.empty():
+            self._has_ended |= self._read.get_nowait() is None
+        if sys.platform != "win32" and sys.stdin.isatty():
+            termios.tcflush(0, termios.TCIFLUSH)
 
     async def next(self) -> str | None:
+        if self._has_ended:
+            return None
         if not self._is_reading:
             self._is_reading = True
             loop = asyncio.get_running_loop()
             threading.Thread(target=self._pump, args=(loop,), name="stdin", daemon=True).start()
-        return await self._read.get()
+        line = await self._read.get()
+        self._has_ended = line is None
+        return line
 
     def _pump(self, loop: asyncio.AbstractEventLoop) -> None:
         # the bare descriptor: a thread inside sys.stdin would abort a normal exit

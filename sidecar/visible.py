@@ -1,13 +1,16 @@
-"""Text of others, made fit to be shown: nothing in it may hide, reorder or fake what is read."""
+"""Text of others, made fit to be shown: nothing in it may hide, reorder or fake what is read.
+
+Joiners and emoji selectors stay: scripts and emoji need them, and they move nothing.
+"""
 
 import re
 
 from pydantic import JsonValue
 
-# controls but tab and newline; bidirectional marks and overrides; zero-width and tag characters
+# controls but tab and newline; bidirectional marks and overrides; fillers, tags, half surrogates
 _HIDDEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff"
-    "\ufff9-\ufffb\U000e0000-\U000e007f\ud800-\udfff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff"
+    "\uffa0\ufff9-\ufffb\U000e0000-\U000e01ef\ud800-\udfff]"
 )
 
 
@@ -17,7 +20,7 @@ def visible(text: str) -> str:
 
 
 def visible_json(value: JsonValue, max_chars: int) -> JsonValue:
-    """The same for every string and name in `value`, each cut to `max_chars`."""
+    """The same for every string and name in `value`, each string cut to `max_chars`."""
     if isinstance(value, str):
         return visible(value if len(value) <= max_chars else value[:max_chars] + "…")
     if isinstance(value, list):

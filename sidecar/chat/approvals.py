@@ -7,6 +7,7 @@ ends it. Knows no socket: it publishes events and is told the answers.
 
 import asyncio
 import json
+import sys
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from sidecar.visible import visible, visible_json
 
 SHOWN_CHARS = 8 * 1024  # of one string of the arguments
 SHOWN_TOTAL_CHARS = 64 * 1024  # of all of them, so that the event fits a frame
+PENDING_CHARS = 128 * 1024  # of the arguments of all open questions, for `hello`
 ANSWERS_KEPT = 256  # so that a late answer reads who was first
 
 DENIALS = {
@@ -62,9 +64,6 @@ class Asking:
     conversation_id: str | None
     mode: Mode = "rules"
     deny: Sequence[str] = ()
-
-    def leaves_out(self, tool: Tool) -> bool:
-        return tool.server in self.deny or f"{tool.server}/{tool.server_name}" in self.deny
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +119,17 @@ class Approvals:
         self._answerers.discard(connection_id)
 
     def pending(self) -> tuple[Approval, ...]:
-        return tuple(question.approval for question in self._questions.values())
+        """All open questions; arguments that do not fit one frame together are left out."""
+        left = PENDING_CHARS
+        listed: list[Approval] = []
+        for question in self._questions.values():
+            approval = question.approval
+            left -= len(json.dumps(approval.arguments))
+            if left < 0:
+                changes = {"arguments": {}, "arguments_truncated": True}
+                approval = approval.model_copy(update=changes)
+            listed.append(approval)
+        return tuple(listed)
 
     def close(self) -> None:
         """Whatever is cancelled from now on ends by the shutdown."""
@@ -129,7 +138,9 @@ class Approvals:
     def decide(self, tool: Tool, asking: Asking) -> Decision:
         """What the rules say, without asking anybody."""
         rules = (*self._rules.all(), *self._conversation_rules)
-        return decide(tool, rules, asking.mode, asking.deny, asking.conversation_id)
+        # a denial may be among what could not be read, so that nothing runs unasked
+        mode = "ask" if self._rules.are_incomplete and asking.mode == "rules" else asking.mode
+        return decide(tool, rules, mode, asking.deny, asking.conversation_id)
 
     async def permit(
         self, tool: Tool, arguments: JsonObject, tool_call_id: str, asking: Asking
@@ -151,21 +162,34 @@ class Approvals:
     ) -> ApprovalsResolveResult:
         """Take a person's answer. Raises NotFound, or BadRequest for unusable arguments."""
         question = self._questions.get(payload.approval_id)
-        if question is not None and payload.arguments is not None:
-            if payload.decision == "deny" or payload.duration != "once":
-                raise BadRequest("arguments go with decision allow and duration once only.")
-            await self._tools.check(question.tool, payload.arguments)
+        if question is not None:
+            await self._check(question, payload)
             question = self._questions.get(payload.approval_id)  # somebody may have been faster
         if question is None:
             return self._late(payload.approval_id)
         verdict: Verdict = Deny("person", DENIALS["person"])
         if payload.decision == "allow":
             verdict = Allow(question.arguments if payload.arguments is None else payload.arguments)
+        result = ApprovalsResolveResult(applied=True, decision=payload.decision, by=connection_id)
         self._settle(question, verdict, connection_id)
-        if payload.duration != "once":
-            await self._remember(question, payload)
+        if payload.duration == "conversation":
+            self._remember_here(self._rule(question, payload))
             self._answer_alike(connection_id)
-        return ApprovalsResolveResult(applied=True, decision=payload.decision, by=connection_id)
+        elif payload.duration == "always":
+            writing = self._rules.add(self._rule(question, payload))
+            try:
+                await writing
+            finally:
+                self._answer_alike(connection_id)  # it holds, whether it could be written or not
+        return result
+
+    async def _check(self, question: _Question, payload: ApprovalsResolvePayload) -> None:
+        if payload.duration == "conversation" and question.asking.conversation_id is None:
+            raise BadRequest("This call belongs to no conversation: answer once or always.")
+        if payload.arguments is not None:
+            if payload.decision == "deny" or payload.duration != "once":
+                raise BadRequest("arguments go with decision allow and duration once only.")
+            await self._tools.check(question.tool, payload.arguments)
 
     def rules(self) -> tuple[Rule, ...]:
         """What is remembered, for always and for conversations."""
@@ -214,6 +238,8 @@ class Approvals:
             async with asyncio.timeout(self._timeout_s):
                 return await question.answer
         except TimeoutError:
+            if not question.answer.cancelled():  # it came with the last tick of the clock
+                return question.answer.result()
             self._settle(question, unanswered, "timeout")
             return unanswered
         except asyncio.CancelledError:
@@ -240,11 +266,11 @@ class Approvals:
             raise NotFound("There is no such approval; `hello` lists those that are pending.")
         return ApprovalsResolveResult(applied=False, decision=resolution.decision, by=resolution.by)
 
-    async def _remember(self, question: _Question, payload: ApprovalsResolvePayload) -> None:
+    def _rule(self, question: _Question, payload: ApprovalsResolvePayload) -> StoredRule:
         tool, is_tool = question.tool, payload.scope == "tool"
         known = [each for each in self._tools.tools() if each.server == tool.server]
-        for_conversation = payload.duration == "conversation"
-        rule = StoredRule(
+        is_here = payload.duration == "conversation"
+        return StoredRule(
             rule_id=uuid4().hex,
             decision=payload.decision,
             scope=payload.scope,
@@ -252,13 +278,19 @@ class Approvals:
             name=tool.server_name if is_tool else None,
             fingerprint=tool.fingerprint,
             pins=pins_of([tool] if is_tool else [*known, tool]),
-            conversation_id=question.asking.conversation_id if for_conversation else None,
+            conversation_id=question.asking.conversation_id if is_here else None,
             created_at=now(),
         )
-        if not for_conversation:
-            await self._rules.add(rule)
-        elif rule.conversation_id is not None:
-            self._conversation_rules.append(rule)
+
+    def _remember_here(self, rule: StoredRule) -> None:
+        """For its conversation; it takes the place of what was said about the same before."""
+        about = (rule.conversation_id, rule.server, rule.scope, rule.name)
+        self._conversation_rules = [
+            old
+            for old in self._conversation_rules
+            if (old.conversation_id, old.server, old.scope, old.name) != about
+        ]
+        self._conversation_rules.append(rule)
 
     def _answer_alike(self, connection_id: str) -> None:
         """What was just remembered may answer other open questions too."""
@@ -279,8 +311,9 @@ def _approval(
     expires_at: datetime,
 ) -> Approval:
     shown = visible_json(arguments, SHOWN_CHARS)
-    too_long = len(json.dumps(shown)) > SHOWN_TOTAL_CHARS
     assert isinstance(shown, dict)
+    is_cut = shown != visible_json(arguments, sys.maxsize)
+    too_long = len(json.dumps(shown)) > SHOWN_TOTAL_CHARS
     if changed is not None:
         changed = ToolChange(before=visible(changed.before), after=visible(changed.after))
     return Approval(
@@ -289,10 +322,10 @@ def _approval(
         conversation_id=asking.conversation_id,
         tool_call_id=tool_call_id,
         server=tool.server,
-        name=visible(tool.server_name),
+        name=visible(tool.server_name).replace("\n", "\\n"),
         description=visible(tool.description),
         arguments={} if too_long else shown,
-        arguments_truncated=True if too_long else None,
+        arguments_truncated=True if is_cut or too_long else None,
         hints=tool.hints,
         changed=changed,
         expires_at=expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),

@@ -107,7 +107,7 @@ def newest_parts(message: Message, max_bytes: int) -> tuple[Message, bool]:
     kept: list[Part] = []
     left = max_bytes
     for part in reversed(message.parts):
-        size = len(part.model_dump_json())
+        size = len(part.model_dump_json().encode())
         if size <= left:
             kept.append(part)
             left -= size

@@ -13,7 +13,7 @@ from sidecar.protocol import ChatResult, Chunk, Started
 
 Waker: TypeAlias = Callable[[], None]
 
-KEPT_BYTES = 4 * 1024 * 1024  # an hour of a fast model's text
+KEPT_BYTES = 4 * 1024 * 1024  # four minutes of 100 deltas a second, each counted with its frame
 OVERHEAD_BYTES = 160  # of an entry's frame around its data
 
 
@@ -47,7 +47,7 @@ class RunLog:
         self._ends.append(self._bytes)
         self.next_seq += 1
         if self._bytes - self._dropped > KEPT_BYTES:
-            self._drop_older_half()
+            self._drop(len(self._entries) // 2)
         for wake in self._wakers:
             wake()
 
@@ -64,6 +64,10 @@ class RunLog:
             return self._bytes - self._dropped
         return self._bytes - self._ends[seq - self.first_seq - 1]
 
+    def keep_last(self) -> None:
+        """Drop all entries but the newest."""
+        self._drop(len(self._entries) - 1)
+
     def watch(self, waker: Waker) -> None:
         """`waker` is called after every append; it must be cheap and must not raise."""
         self._wakers.append(waker)
@@ -75,11 +79,10 @@ class RunLog:
     def watchers(self) -> int:
         return len(self._wakers)
 
-    def _drop_older_half(self) -> None:
-        half = len(self._entries) // 2
-        if half == 0:
+    def _drop(self, count: int) -> None:
+        if count < 1:
             return
-        self._dropped = self._ends[half - 1]
-        del self._entries[:half]
-        del self._ends[:half]
-        self.first_seq += half
+        self._dropped = self._ends[count - 1]
+        del self._entries[:count]
+        del self._ends[:count]
+        self.first_seq += count

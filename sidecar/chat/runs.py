@@ -19,7 +19,7 @@ from sidecar.chat.approvals import Approvals, Asking
 from sidecar.chat.base import ToolSource
 from sidecar.chat.draft import Draft, newest_parts, now
 from sidecar.chat.log import Failed, RunLog, Waker
-from sidecar.chat.turn import Plan, Turn
+from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
 from sidecar.errors import BadRequest, Busy, DuplicateRequest, NotFound, Overloaded, SidecarError
 from sidecar.messages import FinishReason, Message, TextPart, Usage
 from sidecar.protocol import (
@@ -68,7 +68,9 @@ class Defaults:
 class Run:
     """One turn and its log. Only Runs makes and ends one."""
 
-    def __init__(self, conversation_id: str, chat: ChatPayload, model: str) -> None:
+    def __init__(
+        self, conversation_id: str, chat: ChatPayload, model: str, *, ends_alone: bool
+    ) -> None:
         self.run_id = uuid4().hex
         self.conversation_id = conversation_id
         self.chat = chat
@@ -79,6 +81,7 @@ class Run:
         self.ended = asyncio.Event()
         self.turn: Turn | None = None
         self.answer: Message | None = None  # once it has ended
+        self._ends_alone = ends_alone  # when its last follower leaves
         self._driver: asyncio.Task[None] | None = None
         self._is_cancelled = False
 
@@ -108,7 +111,7 @@ class Run:
 
     def unfollow(self, waker: Waker) -> None:
         self.log.unwatch(waker)
-        if not self.log.watchers and self.chat.on_disconnect == "cancel":
+        if not self.log.watchers and self._ends_alone:
             self.cancel()
 
     def cancel(self) -> bool:
@@ -151,10 +154,14 @@ class Runs:
         self._retries: dict[str, tuple[bytes, Run]] = {}
         self._closing = False
 
-    async def start(self, chat: ChatPayload, *, queue: bool = False) -> Run:
-        """Begin a turn. With `queue`, it waits for its conversation's turns that came before.
+    async def start(
+        self, chat: ChatPayload, *, queue: bool = False, conversation_id: str | None = None
+    ) -> Run:
+        """Begin a turn, in `conversation_id` if the chat names none, which may be a new one.
 
-        Raises RequestError, or ProviderError when there is no such model; then nothing began.
+        With `queue`, it waits for its conversation's turns that came before, and ends with its
+        last follower. Raises RequestError, or ProviderError when there is no such model; then
+        nothing began.
         """
         text = _text(chat)
         digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
@@ -166,17 +173,17 @@ class Runs:
             raise Overloaded(f"{RUNS} runs are going on already; wait for one to end.")
         model = chat.model or self._defaults.model
         provider, model_id = self._models.open(model)
-        conversation_id = await self._place(chat)
+        conversation_id = await self._place(chat, chat.conversation_id or conversation_id)
         before = self._queues.get(conversation_id, [])
         if before and not queue:
             raise Busy("This conversation is being answered already; cancel that run or wait.")
         if len(before) > WAITING_TURNS:
             raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
 
-        run = Run(conversation_id, chat, model)
-        previous = before[-1] if before else None
+        ends_alone = queue or chat.on_disconnect == "cancel"
+        run = Run(conversation_id, chat, model, ends_alone=ends_alone)
         self._register(run, digest, text)
-        driving = self._drive(run, text, provider, model_id, previous)
+        driving = self._drive(run, text, provider, model_id)
         self._group.create_task(driving, name=f"run {run.run_id}")
         return run
 
@@ -212,7 +219,7 @@ class Runs:
             self._retries[run.chat.retry_key] = (digest, run)
             self._later(RETRY_KEY_S, self._retries.pop, run.chat.retry_key, None)
         metadata = StartedMetadata(
-            user_message=text,
+            user_message=text[:PIECE_CHARS],
             run_id=run.run_id,
             conversation_id=run.conversation_id,
             user_message_id=run.user_message_id,
@@ -222,27 +229,25 @@ class Runs:
         run.log.append(Started(metadata=metadata))
         self._publish(RunsStarted(data=run.info))
 
-    async def _place(self, chat: ChatPayload) -> str:
+    async def _place(self, chat: ChatPayload, conversation_id: str | None) -> str:
         """The conversation to go on with, or a new one. What the chat refers to must be there."""
-        store = self._conversations
-        if chat.conversation_id is None:
+        if conversation_id is None:
             if chat.parent_id or chat.replaces:
                 raise BadRequest("parent_id and replaces need their conversation_id.")
-            return await store.create()
-        if chat.parent_id and chat.replaces:
-            raise BadRequest("Give parent_id or replaces, not both.")
-        if chat.replaces:
-            replaced = await store.message(chat.conversation_id, chat.replaces)
-            if replaced.role != "user":
-                raise BadRequest("replaces must name a user's message.")
-        await self._parent_id(chat, chat.conversation_id)
-        return chat.conversation_id
+            return await self._conversations.create()
+        await self._parent_id(chat, conversation_id)
+        return conversation_id
 
     async def _parent_id(self, chat: ChatPayload, conversation_id: str) -> str | None:
         """The message below which the new one hangs; None makes it a root."""
         store = self._conversations
+        if chat.parent_id and chat.replaces:
+            raise BadRequest("Give parent_id or replaces, not both.")
         if chat.replaces:
-            return (await store.message(conversation_id, chat.replaces)).parent_id
+            replaced = await store.message(conversation_id, chat.replaces)
+            if replaced.role != "user":
+                raise BadRequest("replaces must name a user's message.")
+            return replaced.parent_id
         if chat.parent_id:
             return (await store.message(conversation_id, chat.parent_id)).message_id
         return await store.head(conversation_id)
@@ -255,17 +260,16 @@ class Runs:
             raise DuplicateRequest("This retry_key was used for another message; make a new one.")
         return known[1]
 
-    async def _drive(
-        self, run: Run, text: str, provider: Provider, model_id: str, previous: Run | None
-    ) -> None:
+    async def _drive(self, run: Run, text: str, provider: Provider, model_id: str) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
         reason: FinishReason = "cancelled"
         failure: Failed | None = None
         with structlog.contextvars.bound_contextvars(run=run.run_id):
             try:
                 run.driven_by(asyncio.current_task())
-                if previous is not None:
-                    await previous.ended.wait()
+                queue = self._queues[run.conversation_id]
+                while (first := queue[0]) is not run:
+                    await first.ended.wait()
                 turn = await self._begin(run, text, provider, model_id)
                 reason = await turn.run(run.log.append)
             except asyncio.CancelledError:
@@ -332,7 +336,13 @@ class Runs:
         )
         run.log.append(failure or result)
         self._publish(RunsEnded(data=run.info))
-        self._later(KEPT_AFTER_END_S, self._runs.pop, run.run_id, None)
+        self._later(KEPT_AFTER_END_S, self._forget, run)
+
+    def _forget(self, run: Run) -> None:
+        """A retry_key may still lead to it; then its answer is all that is left."""
+        del self._runs[run.run_id]
+        if run.answer is not None:
+            run.log.keep_last()
 
     def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
         asyncio.get_running_loop().call_later(delay_s, function, *args)

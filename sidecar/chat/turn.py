@@ -16,6 +16,7 @@ from typing import assert_never
 from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
 from sidecar.chat.base import Emit, ToolSource
 from sidecar.chat.draft import Draft
+from sidecar.mcp_host.consent import is_left_out
 from sidecar.messages import (
     FinishReason,
     Message,
@@ -26,6 +27,7 @@ from sidecar.messages import (
     Usage,
 )
 from sidecar.protocol import (
+    FRAME_BYTES_OUT,
     NoticeChunk,
     NoticeMetadata,
     ReasoningChunk,
@@ -95,20 +97,18 @@ class Turn:
                     return self._reason
                 async with asyncio.TaskGroup() as group:  # siblings live and die together
                     for part, call in calls:
-                        answering = self._answer(part, call, emit)
-                        self._running[part.tool_call_id] = group.create_task(answering)
-                self._running.clear()
+                        group.create_task(self._answer(part, call, emit))
             return "step_limit"
         finally:
             self._close_unanswered(emit)  # vendors reject a call without its result
 
     def cancel_call(self, tool_call_id: str) -> bool:
-        """Stop one running call; the model reads that it was cancelled and the turn goes on."""
-        task = self._running.get(tool_call_id)
-        if task is None or task.done():
+        """Stop one call that was shown; the model reads that it was and the turn goes on."""
+        if all(part.tool_call_id != tool_call_id for part in self.draft.unanswered()):
             return False
         self._stopped.add(tool_call_id)
-        task.cancel()
+        if (task := self._running.get(tool_call_id)) is not None:
+            task.cancel()
         return True
 
     async def _take_tools(self, emit: Emit) -> None:
@@ -128,7 +128,7 @@ class Turn:
             tool.name: tool
             for tool in self._source.tools()
             if (self._plan.servers is None or tool.server in self._plan.servers)
-            and not asking.leaves_out(tool)
+            and not is_left_out(tool, asking.deny)
         }
 
     async def _ask_model(self, emit: Emit) -> list[tuple[ToolCallPart, ToolCall]]:
@@ -203,17 +203,21 @@ class Turn:
         )
 
     async def _answer(self, part: ToolCallPart, call: ToolCall, emit: Emit) -> None:
-        started = monotonic()
-        try:
-            result = await self._result(part, call, emit)
-        except asyncio.CancelledError:
-            if part.tool_call_id not in self._stopped:
-                raise
-            current = asyncio.current_task()
-            assert current is not None
-            current.uncancel()  # the cancel was for this call, and it ends here
-            text = "The person cancelled this call."
-            result = _result(part, "cancelled", text, started, "person")
+        started, current = monotonic(), asyncio.current_task()
+        assert current is not None
+        result = _own_result(
+            part, "cancelled", "The person cancelled this call.", started, "person"
+        )
+        if part.tool_call_id not in self._stopped:
+            self._running[part.tool_call_id] = current
+            try:
+                result = await self._result(part, call, emit)
+            except asyncio.CancelledError:
+                if part.tool_call_id not in self._stopped:
+                    raise
+                current.uncancel()  # the cancel was for this call, and it ends here
+            finally:
+                del self._running[part.tool_call_id]
         self.draft.add_result(result)
         emit(_result_chunk(result))
 
@@ -223,16 +227,16 @@ class Turn:
         if tool is None:
             names = ", ".join(self._tools) or "none"
             text = f"There is no tool {call.name!r}. The tools there are: {names}."
-            return _result(part, "error", text, started, "tool_not_found")
+            return _own_result(part, "error", text, started, "tool_not_found")
         if call.arguments is None:
             text = "The arguments are not a JSON object; call the tool again with valid ones."
-            return _result(part, "error", text, started, "invalid_arguments")
+            return _own_result(part, "error", text, started, "invalid_arguments")
         verdict = await self._approvals.permit(
             tool, call.arguments, part.tool_call_id, self._plan.asking
         )
         match verdict:
             case Deny(reason, text):
-                return _result(part, "denied", text, started, reason)
+                return _own_result(part, "denied", text, started, reason)
             case Allow(arguments):
                 pass
             case _:
@@ -252,7 +256,7 @@ class Turn:
     def _close_unanswered(self, emit: Emit) -> None:
         for part in self.draft.unanswered():
             text = "The turn ended before this call did."
-            result = _result(part, "cancelled", text, monotonic(), "cancel")
+            result = _own_result(part, "cancelled", text, monotonic(), "cancel")
             self.draft.add_result(result)
             emit(_result_chunk(result))
 
@@ -266,7 +270,7 @@ def _pieces(text: str) -> Iterator[str]:
         yield text[start : start + PIECE_CHARS]
 
 
-def _result(
+def _own_result(
     part: ToolCallPart, status: ToolStatus, text: str, started: float, reason: str
 ) -> ToolResultPart:
     return ToolResultPart(
@@ -298,7 +302,8 @@ def _call_chunk(part: ToolCallPart) -> ToolCallChunk:
 
 
 def _result_chunk(result: ToolResultPart) -> ToolResultChunk:
-    return ToolResultChunk(
+    """What does not fit a frame beside the rest is left out, and said to be."""
+    chunk = ToolResultChunk(
         data=result.text,
         metadata=ToolResultMetadata(
             tool_call_id=result.tool_call_id,
@@ -310,6 +315,13 @@ def _result_chunk(result: ToolResultPart) -> ToolResultChunk:
             structured_content=result.structured_content,
             truncated=result.truncated,
         ),
+    )
+    if len(chunk.model_dump_json()) <= FRAME_BYTES_OUT // 4:  # characters, of four bytes at most
+        return chunk
+    changes = {"arguments_used": None, "structured_content": None, "truncated": True}
+    return ToolResultChunk(
+        data=chunk.data[: FRAME_BYTES_OUT // 8],  # six bytes each at worst, as escapes
+        metadata=chunk.metadata.model_copy(update=changes),
     )
 
 

@@ -80,12 +80,17 @@ def decide(
     allows = [rule for rule in known if rule.decision == "allow"]
     if len(allows) < len(known):
         return Denied("rule")
-    if mode == "off" or tool.server in deny or f"{tool.server}/{tool.server_name}" in deny:
+    if mode == "off" or is_left_out(tool, deny):
         return Denied("off")
     holds = any(_still_holds(rule, tool) for rule in allows)
     if mode == "rules" and (holds or tool.allowed or (tool.trusted and tool.hints.read_only)):
         return Allowed()
     return Asked(None if holds else _change(allows, tool))
+
+
+def is_left_out(tool: Tool, deny: Sequence[str]) -> bool:
+    """Whether a turn's own list names the tool or its server."""
+    return tool.server in deny or f"{tool.server}/{tool.server_name}" in deny
 
 
 def pins_of(tools: Iterable[Tool]) -> dict[str, Pin]:

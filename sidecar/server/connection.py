@@ -20,7 +20,7 @@ from sidecar.chat.runs import Run
 from sidecar.errors import DuplicateRequest, HelloRequired, Overloaded, SidecarError
 from sidecar.protocol import (
     ACTIONS_PER_S,
-    BASIC_ACTIONS,
+    BASIC_REQUESTS,
     CLOSE_BINARY,
     CLOSE_SHUTDOWN,
     CLOSE_SLOW_CONSUMER,
@@ -42,6 +42,7 @@ BEHIND_S = 10.0  # a laptop that wakes up needs a few seconds
 CHECK_S = 1.0  # how often a send that does not end looks whether it is the slow consumer's
 SHUTDOWN_EVENT = "server.shutdown"  # comes to everybody
 FAREWELL_S = 30.0
+SENTENCE_CHARS = 4000
 CLOSE_S = 1.0  # for a client to answer a close; one that does not is gone
 
 log = structlog.get_logger()
@@ -82,6 +83,8 @@ class Connection:
         self._news = asyncio.Event()
         self._idle = asyncio.Event()  # everything there is has been sent
         self._working = asyncio.Event()
+        self._has_room = asyncio.Event()  # in the outbox
+        self._has_room.set()
         self._budget = _Budget()
 
     async def run(self) -> None:
@@ -139,19 +142,22 @@ class Connection:
         async for message in self._socket:
             if message.type is WSMsgType.TEXT:
                 self._receive(message.data, group)
+                await self._has_room.wait()  # who reads nothing is read no further
             elif message.type is WSMsgType.BINARY:
                 await self.close(CLOSE_BINARY, "text frames only")
 
     def _receive(self, text: str, group: asyncio.TaskGroup) -> None:
+        is_affordable = self._budget.spend()
         try:
             request = parse_request(text)
+            if not is_affordable:
+                too_many = Overloaded(f"More than {ACTIONS_PER_S} actions a second; slow down.")
+                raise RequestProblem(request.request_id, too_many)
+            if request.request_id in self._open:
+                in_use = DuplicateRequest("This request_id is still being answered; use a new one.")
+                raise RequestProblem(request.request_id, in_use)
         except RequestProblem as problem:
             self._send(_failure(problem.request_id, problem.error))
-            return
-        try:
-            self._admit(request)
-        except SidecarError as error:
-            self._send(_failure(request.request_id, error))
             return
         self._open[request.request_id] = None
         self._working.set()
@@ -159,19 +165,15 @@ class Connection:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _admit(self, request: AnyRequest) -> None:
-        if request.request_id in self._open:
-            raise DuplicateRequest("This request_id is still being answered; use a new one.")
-        if not self.is_extended and request.action not in BASIC_ACTIONS:
-            raise HelloRequired(f"Say hello first: {request.action} is for extended clients.")
-        if not self._budget.spend():
-            raise Overloaded(f"More than {ACTIONS_PER_S} actions a second; slow down.")
-
     async def _answer(self, request: AnyRequest) -> None:
         request_id = request.request_id
         frame: Frame
         with structlog.contextvars.bound_contextvars(action=request.action):
             try:
+                if not (self.is_extended or isinstance(request, BASIC_REQUESTS)):
+                    raise HelloRequired(
+                        f"Say hello first: {request.action} is for extended clients."
+                    )
                 answer = await self._handler(request, self)
             except SidecarError as error:
                 log.info("request_failed", code=error.code)
@@ -204,7 +206,7 @@ class Connection:
 
     def _send(self, frame: Frame) -> None:
         text = encode(frame)
-        if len(text) > FRAME_BYTES_OUT and isinstance(frame, CompleteFrame):
+        if isinstance(frame, CompleteFrame) and len(text.encode()) > FRAME_BYTES_OUT:
             problem = Overloaded("The answer is larger than a frame may be; ask for less of it.")
             text = encode(_failure(frame.request_id, problem))
         self._post(text)
@@ -212,6 +214,8 @@ class Connection:
     def _post(self, text: str) -> None:
         self._outbox.append(text)
         self._outbox_bytes += len(text)
+        if self._outbox_bytes > BEHIND_BYTES:
+            self._has_room.clear()
         self._working.set()
         self._wake()
 
@@ -231,6 +235,8 @@ class Connection:
                 while self._outbox:
                     text = self._outbox.popleft()
                     self._outbox_bytes -= len(text)
+                    if self._outbox_bytes <= BEHIND_BYTES:
+                        self._has_room.set()
                     await self._socket.send_str(text)
                 has_more = False
                 for follow in self._follows():
@@ -284,4 +290,5 @@ class _Budget:
 
 
 def _failure(request_id: str | None, error: SidecarError) -> ErrorFrame:
-    return ErrorFrame(request_id=request_id, error=str(error), error_info=error_info(error))
+    sentence = str(error)[:SENTENCE_CHARS]  # it may repeat what came
+    return ErrorFrame(request_id=request_id, error=sentence, error_info=error_info(error))

@@ -186,9 +186,7 @@ async def _chat(
     if connection.is_extended:
         return Follow(request_id, await services.runs.start(chat), 0)
     # a basic client has one conversation, waits its turn in it, and cannot come back for a run
-    conversation_id = chat.conversation_id or connection.conversation_id
-    basic = chat.model_copy(update={"conversation_id": conversation_id, "on_disconnect": "cancel"})
-    run = await services.runs.start(basic, queue=True)
+    run = await services.runs.start(chat, queue=True, conversation_id=connection.conversation_id)
     connection.conversation_id = run.conversation_id
     return Follow(request_id, run, 0)
 

@@ -204,3 +204,59 @@ async def test_a_list_that_fits_no_frame_is_an_error_and_not_a_frame(
         await client.request(ModelsList)
 
     assert caught.value.code == "overloaded"
+
+
+async def test_half_a_character_disturbs_nobody(
+    socket: aiohttp.ClientWebSocketResponse, upstream: FakeOpenAI
+) -> None:
+    await socket.send_str(
+        '{"action": "chat", "request_id": "\\ud83d", "payload": {"text": "\\ud83d"}}'
+    )
+    frames = [await socket.receive_json(timeout=5)]
+    while frames[-1]["status"] != "complete":
+        frames.append(await socket.receive_json(timeout=5))
+
+    assert upstream.bodies[0]["messages"][-1]["content"] == "\ufffd"
+    assert (await answer(socket, '{"action": "ping", "request_id": "p"}'))["result"] == {}
+
+
+async def test_hello_and_what_follows_it_may_be_sent_in_one_go(app: App) -> None:
+    headers = {"Authorization": f"Bearer {app.token}"}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.ws_connect(app.url, headers=headers) as opened,
+    ):
+        await opened.send_json({"action": "hello", "request_id": "h", "payload": {"protocol": 1}})
+        await opened.send_json({"action": "mcp.servers.list", "request_id": "m"})
+
+        frames = [await opened.receive_json(timeout=5) for _ in range(2)]
+
+    assert [(frame["request_id"], frame["status"]) for frame in frames] == [
+        ("h", "complete"),
+        ("m", "complete"),
+    ]
+
+
+async def test_what_an_error_repeats_is_bounded(socket: aiohttp.ClientWebSocketResponse) -> None:
+    long = "x" * 3_000_000
+    frames = [
+        {"action": long, "request_id": "1"},
+        {"action": "mcp.servers.restart", "request_id": "2", "payload": {"server": long}},
+        {"action": "chat", "request_id": "3", "payload": {"text": "a", "model": long}},
+    ]
+    for frame in frames:
+        assert len(json.dumps(await answer(socket, json.dumps(frame)))) < 10_000
+
+
+async def test_a_long_message_is_answered_without_being_repeated_in_full(
+    socket: aiohttp.ClientWebSocketResponse, upstream: FakeOpenAI
+) -> None:
+    chat = {"action": "chat", "request_id": "r", "payload": {"text": "x" * 600_000}}
+
+    started = await answer(socket, json.dumps(chat))
+
+    assert started["status"] == "processing"
+    assert len(json.dumps(started)) < 512 * 1024
+    async with asyncio.timeout(5):
+        await upstream.arrived.wait()
+    assert len(upstream.bodies[0]["messages"][-1]["content"]) == 600_000

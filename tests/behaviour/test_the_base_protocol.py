@@ -209,3 +209,42 @@ async def test_a_call_that_needs_consent_is_denied_since_nobody_can_be_asked(
     [result] = [f["chunk"] for f in frames if f.get("chunk", {}).get("type") == "tool_result"]
     assert result["metadata"]["status"] == "denied"
     assert frames[-1]["status"] == "complete"
+
+
+async def test_a_cancelled_message_in_the_queue_does_not_let_the_next_one_overtake(
+    app: App, upstream: FakeOpenAI
+) -> None:
+    rest = asyncio.Event()
+    upstream.will(Answer([chunk(content="A"), rest, ending("stop")]), text("B"))
+
+    async with connected(app) as origin:
+        for request_id in ("one", "two", "three"):
+            await origin.send("chat", request_id, text=f"Q {request_id}")
+        await upstream.arrived.wait()
+        await origin.send("cancel", "c", target="two")
+        frames = [await origin.receive()]
+        while frames[-1]["request_id"] != "two" or frames[-1]["status"] != "complete":
+            frames.append(await origin.receive())
+        assert len(upstream.requests) == 1
+        rest.set()
+        while frames[-1]["request_id"] != "three" or frames[-1]["status"] != "complete":
+            frames.append(await origin.receive())
+
+    said = [message["content"] for message in upstream.bodies[1]["messages"][1:]]
+    assert said == ["Q one", "A", "Q three"]
+
+
+async def test_a_basic_clients_message_sent_again_attaches_to_its_run(
+    app: App, upstream: FakeOpenAI
+) -> None:
+    retry_key = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+    async with connected(app) as origin:
+        await origin.chat("before")
+        for request_id in ("one", "two"):
+            await origin.send("chat", request_id, text="pay", retry_key=retry_key)
+            frame = await origin.receive()
+            while frame["status"] != "complete":
+                frame = await origin.receive()
+
+    assert len(upstream.requests) == 2

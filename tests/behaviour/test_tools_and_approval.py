@@ -390,3 +390,54 @@ async def test_hidden_characters_of_a_call_are_shown_escaped_to_who_decides(
     assert approval.arguments == {"text": "a\\u202eb\\u001b[2J"}
     await answer(client, approval, "deny")
     await run.finished()
+
+
+async def test_an_argument_cut_for_the_question_says_that_it_is(
+    client: Client, upstream: FakeOpenAI
+) -> None:
+    command = "echo ok" + " " * 9000 + "; rm -rf ~"
+    upstream.will(tool_calls((ECHO, {"text": command})), text("."))
+    run = await client.chat("Say it")
+
+    approval = await asked(client)
+
+    assert approval.arguments_truncated
+    await answer(client, approval, "deny")
+    await run.finished()
+
+
+async def test_large_open_questions_do_not_keep_a_window_from_connecting(
+    app: App, client: Client, join: Join, upstream: FakeOpenAI
+) -> None:
+    large = {f"k{n}": "x" * 7000 for n in range(8)}
+    upstream.will(tool_calls(*[(ECHO, large)] * 12), text("."))
+    run = await client.chat("Say a lot")
+    for _ in range(12):
+        await asked(client)
+
+    window = await join(app, answers=["approvals"])
+
+    assert window.hello is not None
+    pending = window.hello.pending.approvals
+    assert len(pending) == 12
+    assert pending[0].arguments == large
+    assert pending[-1].arguments_truncated
+    await client.cancel(run)
+    await run.finished()
+
+
+async def test_an_answer_that_cannot_be_written_down_holds_until_the_end_and_says_so(
+    client: Client, upstream: FakeOpenAI, tmp_path: Path
+) -> None:
+    call = (ECHO, {"text": "hi"})
+    upstream.will(tool_calls(call, call), text("."))
+    run = await client.chat("Say it twice")
+    first = await asked(client)
+    await asked(client)
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+
+    with pytest.raises(ServerError) as caught:
+        await answer(client, first, "allow", duration="always")
+
+    assert caught.value.code == "storage_locked"
+    assert [status for status, _ in await results(run)] == ["ok", "ok"]

@@ -27,6 +27,7 @@ from sidecar.server.connection import Connection
 from sidecar.server.events import Events
 from sidecar.server.http import SOCKETS, WAITING, Server, bind
 from sidecar.store.rules import Rules
+from tests.support.hosts import DIRECT
 from tests.support.world import TOKEN, running, world
 
 WRONG = "wr0ng-" + "y" * 40
@@ -463,7 +464,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         allowed_origins=(),
         now=monotonic,
     )
-    nothing = Host({}, log_dir=None, emit=lambda event: None)
+    nothing = Host({}, log_dir=None, network=DIRECT, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
     server = Server(bound, None, gate, answer, Events(), approvals, waiting_s=0.3)
     await server.start()

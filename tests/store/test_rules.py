@@ -81,6 +81,40 @@ async def test_a_broken_file_is_put_aside_and_not_lost(tmp_path: Path) -> None:
     assert (tmp_path / "rules.broken.json").read_text() == "{ half a fi"
 
 
+async def test_until_a_broken_file_is_seen_to_it_is_known_that_a_denial_may_be_missing(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "rules.json"
+    file.write_text("{ half a fi")
+
+    assert reloaded(file).are_incomplete
+    assert reloaded(file).are_incomplete  # the next start knows it too
+    (tmp_path / "rules.broken.json").unlink()
+    assert not reloaded(file).are_incomplete
+
+
+async def test_another_processs_answers_are_not_overwritten(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    ours, theirs = reloaded(file), reloaded(file)
+
+    await theirs.add(a_rule("r1", name="a", decision="deny"))
+    await ours.add(a_rule("r2", name="b"))
+
+    assert [rule.rule_id for rule in reloaded(file).all()] == ["r1", "r2"]
+
+
+async def test_a_write_that_nobody_waits_for_any_more_undoes_no_later_one(tmp_path: Path) -> None:
+    file = tmp_path / "rules.json"
+    rules = reloaded(file)
+    writing = asyncio.create_task(rules.add(a_rule("r1")))
+    await asyncio.sleep(0)
+    writing.cancel()
+
+    await rules.remove(None)
+
+    assert reloaded(file).all() == ()
+
+
 async def test_a_write_leaves_no_other_file_behind(tmp_path: Path) -> None:
     file = tmp_path / "rules.json"
 
