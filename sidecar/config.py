@@ -39,6 +39,13 @@ _STARTER = """\
 # margin before it and before its section. "sidecar config validate" checks this file.
 """
 
+DEFAULT_BASE_URLS: Mapping[str, str] = {  # by kind: where a vendor itself serves its API
+    "openai": "https://api.openai.com/v1",
+    "anthropic": "https://api.anthropic.com",
+    "gemini": "https://generativelanguage.googleapis.com",
+}
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110
 _ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/\s*?#@]+")
 
 
@@ -57,15 +64,44 @@ def _exact_host(host: str) -> str:
     return host
 
 
-def _http_url(url: str) -> str:
+def _is_http_url(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        is_complete = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
-    except ValueError:  # a port that is no number, a bracket that does not close
-        is_complete = False
-    if not is_complete or not url.isprintable() or " " in url:
+        host = (parts.hostname or "").removesuffix(".").encode("idna")
+        is_complete = parts.scheme in ("http", "https") and host and parts.port != 0
+    except ValueError:  # a port that is no number, an open bracket, a label of 64 letters
+        return False
+    return bool(is_complete) and url.isprintable() and " " not in url
+
+
+def _http_url(url: str) -> str:
+    if not _is_http_url(url):
         raise ValueError("an address is written in full, as in https://example.com/v1")
     return url
+
+
+def proxy_url(url: str) -> str:
+    """The address of a proxy that can be used. Raises ValueError, which does not repeat it."""
+    if not _is_http_url(url):
+        raise ValueError("only http and https proxies serve, as in http://proxy.example.com:3128")
+    return url
+
+
+def _sendable(headers: dict[str, str]) -> dict[str, str]:
+    for name, value in headers.items():
+        if not _HEADER_NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot be the name of a header")
+        if not (value.isascii() and value.isprintable()):
+            raise ValueError(f"the header {name} must be one line of ASCII characters")
+    return headers
+
+
+def is_loopback(host: str | None) -> bool:
+    """Whether a host is this machine, by its name or address alone."""
+    try:
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:
+        return False
 
 
 def _home_expanded(path: str) -> str:
@@ -77,6 +113,8 @@ LogLevel = Literal["DEBUG", "INFO", "WARNING", "ERROR"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Url = Annotated[str, AfterValidator(_http_url)]
+ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
+Headers = Annotated[dict[str, str], AfterValidator(_sendable)]
 LocalPath = Annotated[str, AfterValidator(_home_expanded)]
 """A path, a command or an argument; a leading `~/` is expanded."""
 
@@ -127,7 +165,7 @@ class ProviderConfig(Section):
     kind: ProviderKind
     base_url: Url | None = None
     api_key: str | None = Field(default=None, repr=False)
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: Headers = Field(default_factory=dict, repr=False)
 
     @model_validator(mode="after")
     def _complete(self) -> "ProviderConfig":
@@ -144,7 +182,7 @@ class McpServerConfig(Section):
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     cwd: LocalPath | None = None
     url: Url | None = None
-    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    headers: Headers = Field(default_factory=dict, repr=False)
     trusted: bool = False
     enabled: bool = True
     connect_timeout_s: Seconds | None = None
@@ -176,7 +214,7 @@ class LoggingConfig(Section):
 
 
 class NetworkConfig(Section):
-    proxy: str | None = Field(repr=False)
+    proxy: ProxyUrl | None = Field(repr=False)
     ca_bundle: LocalPath | None
     trust_os_store: bool
 
@@ -340,18 +378,11 @@ def _flags(flags: Flags, layers: Layers[Config], managed: bool) -> dict[str, Nod
 
 
 def _check_host(server: ServerConfig, layers: Layers[Config]) -> None:
-    if server.tls.cert is None and not _is_loopback(server.host):
+    if server.tls.cert is None and not is_loopback(server.host):
         raise ConfigInvalid(
             f"{layers.origin(('server', 'host'))}: server.host {server.host} is open to other"
             " machines, which needs server.tls. Write `host: 127.0.0.1` to serve this one only."
         )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _check_model(config: Config, layers: Layers[Config]) -> None:

@@ -11,11 +11,13 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal, Protocol, TypeVar
 from urllib.parse import urlsplit
 
+from sidecar import jsons
+from sidecar.config import DEFAULT_BASE_URLS, is_loopback
 from sidecar.errors import BadRequest, KeyringUnavailable, NotFound, SidecarError
 from sidecar.threads import run_in_thread
 
@@ -110,8 +112,24 @@ class Keyring:
         self._failure = ""
         self._failed_at = float("-inf")
 
-    async def read(self, user: str) -> str | None:
-        return await self._ask(lambda backend: backend.get_password(self._service, user))
+    @property
+    def has_failed(self) -> bool:
+        """Whether the last that was asked of it failed."""
+        return bool(self._failure)
+
+    async def read(self, users: Sequence[str]) -> Mapping[str, str | None]:
+        """The secrets of these users; one that the deadline leaves no time for is not in it."""
+
+        def look(backend: Backend) -> Mapping[str, str | None]:
+            end = time.monotonic() + self._read_s / 2  # so that the last one begun can end
+            found: dict[str, str | None] = {}
+            for user in users:
+                if found and time.monotonic() > end:
+                    break
+                found[user] = backend.get_password(self._service, user)
+            return found
+
+        return await self._ask(look)
 
     async def probe(self) -> None:
         """Make sure that there is a usable keyring, reading nothing."""
@@ -130,7 +148,7 @@ class Keyring:
                 )
 
         await self._call(store, self._write_s)
-        self._failed_at = float("-inf")
+        self._failure = ""
 
     async def delete(self, user: str) -> bool:
         """Remove a secret for good; False when there was none."""
@@ -149,13 +167,15 @@ class Keyring:
         return await self._call(remove, self._write_s)
 
     async def _ask(self, function: Callable[[Backend], T]) -> T:
-        if time.monotonic() - self._failed_at < self._retry_s:
+        if self._failure and time.monotonic() - self._failed_at < self._retry_s:
             raise KeyringUnavailable(self._failure)
         try:
-            return await self._call(function, self._read_s)
+            answer = await self._call(function, self._read_s)
         except KeyringUnavailable as error:
             self._failure, self._failed_at = str(error), time.monotonic()
             raise
+        self._failure = ""
+        return answer
 
     async def _call(self, function: Callable[[Backend], T], deadline_s: float) -> T:
         given_up = threading.Event()
@@ -230,9 +250,7 @@ class _Home:
 
 
 _HOMES = {
-    "openai": _Home("https://api.openai.com/v1", "OPENAI_API_KEY"),
-    "anthropic": _Home("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
-    "gemini": _Home("https://generativelanguage.googleapis.com", "GEMINI_API_KEY"),
+    kind: _Home(address, f"{kind.upper()}_API_KEY") for kind, address in DEFAULT_BASE_URLS.items()
 }
 
 
@@ -266,13 +284,18 @@ class Credentials:
 
     async def get(self, provider: str) -> Key | None:
         """The key to use now. Raises NotFound for a provider that the settings do not have."""
-        key, _ = await self._look(self._vendor(provider))
+        vendor = self._vendor(provider)
+        # A server here seldom has a key: its chats must not wait for a keyring that hangs.
+        is_left_out = self._keyring.has_failed and _is_on_this_machine(vendor)
+        key, _ = self._look(vendor, None if is_left_out else await self._read([vendor]))
         return key
 
     async def status(self) -> list[KeyStatus]:
         with contextlib.suppress(KeyringUnavailable):  # whoever needs it says so below
             await self._keyring.probe()
-        return [await self._status(vendor) for vendor in self._vendors.values()]
+        vendors = list(self._vendors.values())
+        reason = await self._read(vendors)
+        return [self._status(vendor, reason) for vendor in vendors]
 
     async def set(self, provider: str, key: str, persist: bool) -> StoredKey:
         """Keep a key in the keyring, or in memory until the program ends.
@@ -309,8 +332,8 @@ class Credentials:
         self._entries[provider] = None
         return was_given or was_stored
 
-    async def _status(self, vendor: Vendor) -> KeyStatus:
-        key, reason = await self._look(vendor)
+    def _status(self, vendor: Vendor, reason: str | None) -> KeyStatus:
+        key, reason = self._look(vendor, reason)
         source = None if key is None else key.source
         return KeyStatus(vendor.name, source, self._keyring.backend, reason)
 
@@ -321,15 +344,32 @@ class Credentials:
             raise NotFound(f"There is no provider {provider!r}; the settings have: {known}.")
         return vendor
 
-    async def _look(self, vendor: Vendor) -> tuple[Key | None, str | None]:
-        """The key, and why a better place for it had none to give."""
+    async def _read(self, vendors: Sequence[Vendor]) -> str | None:
+        """Read what the keyring holds for these, where it matters; why it could not be read."""
+        wanted = [vendor for vendor in vendors if self._needs_keyring(vendor)]
+        if not wanted:
+            return None
+        try:
+            texts = await self._keyring.read([vendor.name for vendor in wanted])
+        except KeyringUnavailable as error:
+            return str(error)
+        for name, text in texts.items():
+            self._entries[name] = None if text is None else _decoded(text)
+        return None if len(texts) == len(wanted) else "The keyring is slow: ask again for this key."
+
+    def _needs_keyring(self, vendor: Vendor) -> bool:
+        is_given = bool(self._session.get(vendor.name) or vendor.api_key)
+        return vendor.kind != "demo" and not is_given and vendor.name not in self._entries
+
+    def _look(self, vendor: Vendor, unread: str | None) -> tuple[Key | None, str | None]:
+        """The key, and why a better place for it had none to give; `unread` is the keyring's."""
         if vendor.kind == "demo":
             return None, None
         if value := self._session.get(vendor.name):
             return self._found(value, "session"), None
         if vendor.api_key:
             return self._found(vendor.api_key, "config"), None
-        entry, reason = await self._entry(vendor)
+        entry, reason = self._entry(vendor, unread)
         if entry is not None:
             return self._found(entry.key, "keyring"), None
         home = _home(vendor)
@@ -344,15 +384,15 @@ class Credentials:
             )
         return self._found(value, "environment"), reason
 
-    async def _entry(self, vendor: Vendor) -> tuple[_Entry | None, str | None]:
+    def _entry(self, vendor: Vendor, unread: str | None) -> tuple[_Entry | None, str | None]:
         if vendor.name not in self._entries:
-            try:
-                text = await self._keyring.read(vendor.name)
-            except KeyringUnavailable as error:
-                return None, str(error)
-            self._entries[vendor.name] = None if text is None else _decoded(text)
+            return None, unread
         entry = self._entries[vendor.name]
-        if entry is None or _is_at_home(vendor) or _same(entry.base_url, vendor.base_url):
+        if entry is None or _same(entry.base_url, vendor.base_url):
+            return entry, None
+        if _is_at_home(vendor) and (
+            entry.base_url is None or _is_at_home(replace(vendor, base_url=entry.base_url))
+        ):
             return entry, None
         return None, (
             f"The key in the keyring was stored for {_shown(entry.base_url)}; the settings say"
@@ -387,13 +427,15 @@ def _encoded(entry: _Entry) -> str:
 def _decoded(text: str) -> _Entry:
     """A bare key was stored with another program: it has no address but the vendor's own."""
     try:
-        value = json.loads(text)
+        value = jsons.loads(text)
     except ValueError:
         return _Entry(text, None)
-    if not isinstance(value, dict) or not isinstance(value.get("key"), str):
-        return _Entry(text, None)
-    base_url = value.get("base_url")
-    return _Entry(value["key"], base_url if isinstance(base_url, str) else None)
+    match value:
+        case {"key": str(key), "base_url": str(base_url)}:
+            return _Entry(key, base_url)
+        case {"key": str(key)}:
+            return _Entry(key, None)
+    return _Entry(text, None)
 
 
 def _home(vendor: Vendor) -> _Home | None:
@@ -407,6 +449,10 @@ def _is_at_home(vendor: Vendor) -> bool:
     if vendor.base_url is None:
         return vendor.kind in _HOMES
     return _address(vendor.base_url)[:3] == _address(home.address)[:3]
+
+
+def _is_on_this_machine(vendor: Vendor) -> bool:
+    return vendor.base_url is not None and is_loopback(urlsplit(vendor.base_url).hostname)
 
 
 def _same(one: str | None, other: str | None) -> bool:

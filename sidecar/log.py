@@ -133,6 +133,7 @@ class _Foreign(logging.Handler):
     def __init__(self, output: _Output) -> None:
         super().__init__()
         self._output = output
+        self.addFilter(_is_above_its_floor)  # and not a level, which the library itself may change
 
     def emit(self, record: logging.LogRecord) -> None:
         event: Event = {"event": _message(record), "logger": record.name}
@@ -141,6 +142,10 @@ class _Foreign(logging.Handler):
         for process in _PIPELINE:
             event = process(None, record.levelname.lower(), event)
         self._output.put(event)
+
+
+def _is_above_its_floor(record: logging.LogRecord) -> bool:
+    return record.levelno >= FLOORS.get(record.name.partition(".")[0], logging.NOTSET)
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -256,9 +261,6 @@ def configure(
     )
     handler, root = _Foreign(output), logging.getLogger()
     level_before = root.level
-    floors_before = {name: logging.getLogger(name).level for name in FLOORS}
-    for name, floor in FLOORS.items():
-        logging.getLogger(name).setLevel(floor)
     root.addHandler(handler)
     root.setLevel(
         logging.DEBUG if level == "DEBUG" else max(getattr(logging, level), logging.WARNING)
@@ -269,8 +271,6 @@ def configure(
         logging.captureWarnings(False)
         root.removeHandler(handler)
         root.setLevel(level_before)
-        for name, before in floors_before.items():
-            logging.getLogger(name).setLevel(before)
         output.close()
 
     _undo.append(undo)

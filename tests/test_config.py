@@ -409,6 +409,18 @@ def test_a_leading_tilde_is_the_home_folder(
          "openai_compatible needs a base_url."),
         ("providers: {ollama: {base_url: localhost:11434/v1}}", "line 1: providers.ollama.base_url:"
          " an address is written in full, as in https://example.com/v1."),
+        ("providers: {groq: {base_url: 'http://api..groq.com/v1'}}", "line 1: "
+         "providers.groq.base_url: an address is written in full, as in https://example.com/v1."),
+        ("providers: {groq: {headers: {X Y: z}}}", "line 1: providers.groq.headers: 'X Y' cannot "
+         "be the name of a header."),
+        ("providers: {groq: {headers: {X-Title: Café}}}", "line 1: providers.groq.headers: the "
+         "header X-Title must be one line of ASCII characters."),
+        ('mcp: {servers: {one: {url: "http://b", headers: {X-Key: "a\\n"}}}}', "line 1: "
+         "mcp.servers.one.headers: the header X-Key must be one line of ASCII characters."),
+        ("network: {proxy: 'socks5://kim:secret@h:1'}", "line 1: network.proxy: only http and "
+         "https proxies serve, as in http://proxy.example.com:3128."),
+        ("network: {proxy: 'http://h:port'}", "line 1: network.proxy: only http and https proxies "
+         "serve, as in http://proxy.example.com:3128."),
         ("server: {tls: {cert: a.pem}}", "line 1: server.tls: cert and key belong together; set "
          "both or neither."),
         ("chat: {model: gpt-4o}", "line 1: chat.model is written provider/model, as in "
@@ -621,6 +633,14 @@ SECRETS = """
           command: a
           env: {TOKEN: HIDDEN-6}
           args: [--api-key, HIDDEN-7, --token=HIDDEN-8, "https://h/?x=HIDDEN-9", "${FROM_ENV}", a]
+        remote:
+          command: npx
+          args: [--header, "Authorization: Bearer HIDDEN-13", "--header=X-Any: HIDDEN-14",
+                 -H, "X-Other:HIDDEN-15", "X-Api-Key: HIDDEN-16"]
+        docker:
+          command: docker
+          args: [run, -e, GITHUB_TOKEN=HIDDEN-17, -e, PLAIN=HIDDEN-18, --env=OTHER=HIDDEN-19,
+                 -e, FROM_OUTSIDE, MY_SECRET=HIDDEN-20, "postgres://u:HIDDEN-21@h/db", image]
         two: {url: "https://h/mcp?key=HIDDEN-11", headers: {Authorization: Bearer HIDDEN-12}}
     """
 
@@ -655,6 +675,23 @@ def test_masked_settings_keep_their_shape(settings: Settings) -> None:
         "${FROM_ENV}",
         "a",
     ]
+    assert shown["mcp"]["servers"]["remote"]["args"][:3] == [
+        "--header",
+        "Authorization: [masked]",
+        "--header=X-Any: [masked]",
+    ]
+    docker = shown["mcp"]["servers"]["docker"]["args"]
+    assert docker[:5] == ["run", "-e", "GITHUB_TOKEN=[masked]", "-e", "PLAIN=[masked]"]
+    assert docker[6:9] == ["-e", "FROM_OUTSIDE", "MY_SECRET=[masked]"]
+    assert docker[-1] == "image"
+
+
+def test_an_argument_that_is_a_key_by_its_shape_is_hidden_wherever_it_stands(
+    settings: Settings,
+) -> None:
+    loaded = settings("mcp: {servers: {one: {command: a, args: [ghp_0123456789abcdefghij]}}}")
+
+    assert "ghp_" not in show(loaded)
 
 
 def test_the_text_form_is_yaml_that_says_where_each_value_came_from(settings: Settings) -> None:

@@ -2,6 +2,7 @@ import asyncio
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from sidecar.errors import BadRequest, KeyringUnavailable, NotFound
 
 OPENAI = Vendor("openai", "openai")
 PROXIED = Vendor("openai", "openai", "https://gateway.example/v1")
+WRITTEN_OUT = Vendor("openai", "openai", "https://api.openai.com/v1")
+LOCAL = Vendor("ollama", "openai_compatible", "http://localhost:11434/v1")
 GROQ = Vendor("groq", "openai_compatible", "https://api.groq.com/openai/v1")
 
 
@@ -46,6 +49,12 @@ class Hanging(Safe):
 
     def get_password(self, service: str, username: str) -> str | None:
         self.answered.wait(10)
+        return super().get_password(service, username)
+
+
+class Slow(Safe):
+    def get_password(self, service: str, username: str) -> str | None:
+        time.sleep(0.6)
         return super().get_password(service, username)
 
 
@@ -153,11 +162,25 @@ async def test_an_address_may_be_spelt_in_another_way() -> None:
     assert await same.get("groq") is not None
 
 
-async def test_a_key_stored_for_another_address_may_go_to_the_vendors_own() -> None:
+async def test_a_key_stored_for_another_address_does_not_go_to_the_vendors_own() -> None:
     ring = Safe()
     await keys(PROXIED, ring=ring).set("openai", "sk-1", persist=True)
 
-    assert await keys(OPENAI, ring=ring).get("openai") is not None
+    credentials = keys(OPENAI, ring=ring)
+
+    (status,) = await credentials.status()
+    assert await credentials.get("openai") is None
+    assert status.reason is not None and "stored for https://gateway.example/v1" in status.reason
+
+
+@pytest.mark.parametrize(("before", "after"), [(OPENAI, WRITTEN_OUT), (WRITTEN_OUT, OPENAI)])
+async def test_the_vendors_own_address_is_the_same_written_out_or_not(
+    before: Vendor, after: Vendor
+) -> None:
+    ring = Safe()
+    await keys(before, ring=ring).set("openai", "sk-1", persist=True)
+
+    assert await keys(after, ring=ring).get("openai") is not None
 
 
 async def test_a_key_of_another_program_goes_to_the_vendors_own_address_only() -> None:
@@ -262,6 +285,38 @@ async def test_a_keyring_that_hangs_costs_its_deadline_once() -> None:
     ring.answered.set()
     assert key is not None and key.source == "environment"
     assert groq.reason is not None and "did not answer" in groq.reason
+
+
+async def test_the_status_of_many_keys_takes_no_longer_than_one_deadline() -> None:
+    ring = Slow()
+    vendors = [Vendor(f"vendor{n}", "openai") for n in range(20)]
+    for vendor in vendors:
+        ring.secrets["sidecar", vendor.name] = "k-1"
+    credentials = keys(*vendors, ring=ring, read_s=1.0)
+
+    async with asyncio.timeout(5):
+        first = await credentials.status()
+    async with asyncio.timeout(5):
+        second = await credentials.status()
+
+    assert [status.source for status in first] == ["keyring", *[None] * 19]
+    assert first[1].reason is not None and "slow" in first[1].reason
+    assert [status.source for status in second[:3]] == ["keyring", "keyring", None]
+
+
+async def test_a_server_on_this_machine_waits_only_once_for_a_keyring_that_hangs() -> None:
+    ring = Hanging()
+    credentials = keys(LOCAL, ring=ring, read_s=0.5, retry_s=0.0)
+
+    await credentials.get("ollama")
+    async with asyncio.timeout(0.1):
+        assert await credentials.get("ollama") is None
+    ring.answered.set()
+    ring.secrets["sidecar", "ollama"] = '{"key": "k-1", "base_url": "http://localhost:11434/v1"}'
+    await credentials.status()  # somebody looks, and the keyring was unlocked
+    key = await credentials.get("ollama")
+
+    assert key is not None and key.value == "k-1"
 
 
 async def test_a_store_that_was_given_up_does_not_happen_later() -> None:

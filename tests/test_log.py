@@ -114,6 +114,17 @@ def test_what_libraries_log_of_whole_messages_is_not_heard_even_at_debug(
     assert lines.of(lambda: logging.getLogger(name).debug("what somebody said")) == []
 
 
+def test_a_library_cannot_lower_its_own_floor(lines: Lines) -> None:
+    logger = logging.getLogger("openai")
+
+    def write() -> None:
+        logger.setLevel(logging.DEBUG)  # as OPENAI_LOG=debug does when the SDK is imported
+        logger.getChild("_base_client").debug("what somebody said")
+        logger.setLevel(logging.NOTSET)
+
+    assert lines.of(write) == []
+
+
 @pytest.mark.parametrize(
     ("level", "heard"), [("INFO", 3), ("WARNING", 2), ("ERROR", 1)], ids=["info", "warn", "error"]
 )

@@ -4,21 +4,18 @@ Each kind's adapter is imported when the first provider of that kind is opened.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Literal, assert_never
 from urllib.parse import urlsplit
 
-from sidecar.config import ProviderConfig, ProviderKind, TimeoutsConfig
+from sidecar.config import DEFAULT_BASE_URLS, ProviderConfig, ProviderKind, TimeoutsConfig
 from sidecar.errors import ProviderError
 from sidecar.providers.base import Provider
 
 if TYPE_CHECKING:
+    from sidecar.providers.compatible import DirectWire
     from sidecar.providers.http import Http
+    from sidecar.providers.openai import SdkWire
 
-DEFAULT_BASE_URLS: dict[ProviderKind, str] = {
-    "openai": "https://api.openai.com/v1",
-    "anthropic": "https://api.anthropic.com",
-    "gemini": "https://generativelanguage.googleapis.com",
-}
 _SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "demo"))
 
 
@@ -45,33 +42,19 @@ def open_provider(
             from sidecar.providers.demo import DemoProvider
 
             return DemoProvider()
-        case "openai":
+        case "openai" | "openai_compatible":
             from sidecar.providers.endpoint import Endpoint
-            from sidecar.providers.openai import SdkWire
 
+            is_openai = section.kind == "openai"
             base_url = _base_url(name, section)
+            has_login = any(header.lower() == "authorization" for header in section.headers)
             return Endpoint(
                 name,
                 base_url,
-                SdkWire(http, base_url, section.headers, timeouts.connect_s),
+                _wire(section.kind)(http, base_url, section.headers, timeouts.connect_s),
                 key=key,
-                key_variable="OPENAI_API_KEY",
-                token_limit="max_completion_tokens",
-                timeouts=timeouts,
-                max_retries=max_retries,
-            )
-        case "openai_compatible":
-            from sidecar.providers.compatible import DirectWire
-            from sidecar.providers.endpoint import Endpoint
-
-            base_url = _base_url(name, section)
-            return Endpoint(
-                name,
-                base_url,
-                DirectWire(http, base_url, section.headers, timeouts.connect_s),
-                key=key,
-                key_variable=None,
-                token_limit="max_tokens",
+                key_variable="OPENAI_API_KEY" if is_openai and not has_login else None,
+                token_limit="max_completion_tokens" if is_openai else "max_tokens",
                 timeouts=timeouts,
                 max_retries=max_retries,
             )
@@ -83,6 +66,16 @@ def open_provider(
             )
         case _:
             assert_never(section.kind)
+
+
+def _wire(kind: Literal["openai", "openai_compatible"]) -> "type[SdkWire | DirectWire]":
+    if kind == "openai":
+        from sidecar.providers.openai import SdkWire
+
+        return SdkWire
+    from sidecar.providers.compatible import DirectWire
+
+    return DirectWire
 
 
 def _base_url(name: str, section: ProviderConfig) -> str:

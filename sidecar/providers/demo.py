@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Seque
 from dataclasses import dataclass
 from uuid import uuid4
 
+from sidecar import jsons
 from sidecar.errors import ModelNotFound, ProviderError, ProviderOverloaded
 from sidecar.messages import JsonObject, Message, Tool, ToolResultPart, Usage
 from sidecar.providers.base import (
@@ -153,7 +154,7 @@ def _asked_for(text: str) -> list[str]:
 
 def _arguments(tool: Tool, text: str) -> JsonObject:
     """What a tool requires: numbers from the text in their order, the text itself for the rest."""
-    numbers = iter(re.findall(r"-?\d+(?:\.\d+)?", text))
+    numbers = (float(number) for number in re.findall(r"-?[0-9]{1,15}(?:\.[0-9]{1,15})?", text))
     said = re.sub(r"^.*?\bnote\b\W*", "", text, flags=re.IGNORECASE | re.DOTALL) or text
     arguments: JsonObject = {}
     properties, required = tool.input_schema.get("properties"), tool.input_schema.get("required")
@@ -164,7 +165,8 @@ def _arguments(tool: Tool, text: str) -> JsonObject:
             continue
         wanted = schema.get("type") if isinstance(schema, dict) else None
         if wanted in ("number", "integer"):
-            arguments[name] = json.loads(next(numbers, "0"))
+            number = next(numbers, 0.0)
+            arguments[name] = int(number) if number.is_integer() else number
         else:
             arguments[name] = said
     return arguments
@@ -200,7 +202,7 @@ def _outcome(name: str, result: ToolResultPart) -> str:
 
 def _parse(raw: str) -> JsonObject | None:
     try:
-        value = json.loads(raw)
+        value = jsons.loads(raw)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

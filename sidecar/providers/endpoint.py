@@ -6,12 +6,15 @@ parameter that the server refuses by name is left out, once found, for that mode
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import Protocol
 
+import aiohttp
+import structlog
+
 from sidecar.config import TimeoutsConfig
-from sidecar.errors import KeyMissing, KeyRejected, NetworkError
+from sidecar.errors import KeyMissing, KeyRejected
 from sidecar.messages import JsonObject
 from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest
 from sidecar.providers.dialects.chat_completions import (
@@ -23,26 +26,43 @@ from sidecar.providers.dialects.chat_completions import (
     without,
 )
 from sidecar.providers.failures import Vendor, said
-from sidecar.providers.http import Clocks, Reply, read_body, retrying
+from sidecar.providers.http import (
+    Clocks,
+    Reply,
+    briefly,
+    end_of,
+    read_body,
+    read_refusal,
+    retrying,
+)
 from sidecar.providers.sse import SseDecoder
 
-MAX_ERROR_BYTES = 64 * 1024
+log = structlog.get_logger()
+
 MAX_LIST_BYTES = 16 * 1024 * 1024  # the longest list known, an aggregator's, is under 2 MiB
 LIST_S = 30.0
 SLICE_BYTES = 16 * 1024  # of a burst, 3 ms of work; then the other turns and sockets have theirs
+LAST_EVENTS_S = 2.0  # the usage comes at once after the answer, or it never comes
 LAST_BYTES_S = 0.05  # the end of a body comes with its last event, or the server is in no hurry
 
 
 class Wire(Protocol):
     """Carries requests to one address. Raises aiohttp.ClientError and OSError, and no others."""
 
-    async def prepare(self) -> None:
-        """Whatever takes time before a request and is no fault of the vendor's. May be repeated."""
+    async def prepare(self) -> aiohttp.ClientSession:
+        """Whatever takes time before a request and is no fault of the vendor's.
 
-    def chat(self, body: JsonObject, key: str | None) -> AbstractAsyncContextManager[Reply]:
+        The session is for the next request only: the way to the vendor may change.
+        """
+
+    def chat(
+        self, session: aiohttp.ClientSession, key: str | None, body: JsonObject
+    ) -> AbstractAsyncContextManager[Reply]:
         """Leaving it closes the connection if the body was not read to its end."""
 
-    def models(self, key: str | None) -> AbstractAsyncContextManager[Reply]: ...
+    def models(
+        self, session: aiohttp.ClientSession, key: str | None
+    ) -> AbstractAsyncContextManager[Reply]: ...
 
 
 class Endpoint:
@@ -74,7 +94,12 @@ class Endpoint:
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
-        return retrying(lambda: self._attempt(request), self._max_retries, self._sleep)
+        return retrying(
+            lambda end: self._attempt(request, end),
+            self._max_retries,
+            self._timeouts.total_s,
+            self._sleep,
+        )
 
     async def prepare(self) -> None:
         await self._wire.prepare()
@@ -84,12 +109,12 @@ class Endpoint:
         whole_s = self._timeouts.connect_s + LIST_S
         limits = {"first_byte_s": whole_s, "silence_s": LIST_S, "total_s": whole_s}
         timeouts = self._timeouts.model_copy(update=limits)
+        session = await self._wire.prepare()
         async with AsyncExitStack() as stack:
-            reply = await self._open(self._wire.models(vendor.key), vendor, timeouts, stack)
+            clocks = Clocks(vendor, timeouts, end_of(whole_s))
+            reply = await _opened(self._wire.models(session, vendor.key), clocks, stack)
             if reply.status != 200:
-                raise vendor.refused(
-                    reply.status, reply.headers, await read_body(reply, MAX_ERROR_BYTES)
-                )
+                raise vendor.refused(reply.status, reply.headers, await read_refusal(reply))
             body = await read_body(reply, MAX_LIST_BYTES)
         try:
             return parse_models(body)
@@ -99,7 +124,7 @@ class Endpoint:
     async def close(self) -> None:
         """Connections belong to Http."""
 
-    async def _attempt(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
+    async def _attempt(self, request: ModelRequest, end: float) -> AsyncGenerator[ModelEvent, None]:
         vendor = replace(await self._vendor(), model=request.model)
         refused = self._refused.setdefault(request.model, [])
         body = encode_request(request, self._token_limit)
@@ -107,11 +132,13 @@ class Endpoint:
             if name in body:
                 body = without(body, name)
         while True:
+            session = await self._wire.prepare()
             async with AsyncExitStack() as stack:
-                wire = self._wire.chat(body, vendor.key)
-                reply = await self._open(wire, vendor, self._timeouts, stack)
+                clocks = Clocks(vendor, self._timeouts, end)
+                reply = await _opened(self._wire.chat(session, vendor.key, body), clocks, stack)
                 if reply.status == 200:
-                    stream, decoder = await self._stream(reply, vendor), SseDecoder(self._name)
+                    stream, decoder = await _stream(reply, vendor), SseDecoder(self._name)
+                    is_whole = False
                     taken = 0
                     while not stream.done and (data := await reply.read()):
                         for start in range(0, len(data), SLICE_BYTES):
@@ -119,6 +146,8 @@ class Endpoint:
                             for sent in decoder.feed(piece):
                                 for event in stream.feed(sent):
                                     yield event
+                            if stream.is_whole and not is_whole:
+                                is_whole, reply = True, briefly(reply, LAST_EVENTS_S)
                             taken += len(piece)
                             if taken >= SLICE_BYTES:  # a burst: reading alone would not wait
                                 await asyncio.sleep(0)
@@ -130,11 +159,17 @@ class Endpoint:
                         yield event
                     await _read_rest(reply)
                     return
-                error = await read_body(reply, MAX_ERROR_BYTES)
+                error = await read_refusal(reply)
             parameter = refused_parameter(said(error), body) if reply.status in (400, 422) else None
             if parameter is None or parameter in refused:
                 raise vendor.refused(reply.status, reply.headers, error)
             refused.append(parameter)
+            log.info(
+                "parameter_dropped",
+                provider=self._name,
+                model=request.model,
+                parameter=parameter,
+            )
             body = without(body, parameter)
 
     async def _vendor(self) -> Vendor:
@@ -153,35 +188,30 @@ class Endpoint:
             )
         return Vendor(self._name, self._base_url, key)
 
-    async def _open(
-        self,
-        wire: AbstractAsyncContextManager[Reply],
-        vendor: Vendor,
-        timeouts: TimeoutsConfig,
-        stack: AsyncExitStack,
-    ) -> Reply:
-        """The reply, held open by `stack`, whose reads keep to `timeouts`."""
-        await self._wire.prepare()
-        clocks = Clocks(vendor, timeouts)
-        reply = await clocks.wait(stack.enter_async_context(wire))
 
-        async def read() -> bytes:
-            data = await clocks.wait(reply.read())
-            clocks.heard()
-            return data
+async def _opened(
+    wire: AbstractAsyncContextManager[Reply], clocks: Clocks, stack: AsyncExitStack
+) -> Reply:
+    """The reply, held open by `stack`, whose reads keep to the clocks."""
+    reply = await clocks.wait(stack.enter_async_context(wire))
 
-        return replace(reply, read=read)
+    async def read() -> bytes:
+        data = await clocks.wait(reply.read())
+        clocks.heard()
+        return data
 
-    async def _stream(self, reply: Reply, vendor: Vendor) -> ChatCompletionsStream:
-        media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if media_type in ("application/json", "text/html"):
-            raise vendor.not_streamed(media_type, await read_body(reply, MAX_ERROR_BYTES))
-        return ChatCompletionsStream(vendor)
+    return replace(reply, read=read)
+
+
+async def _stream(reply: Reply, vendor: Vendor) -> ChatCompletionsStream:
+    media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type in ("application/json", "text/html"):
+        raise vendor.not_streamed(media_type, await read_refusal(reply))
+    return ChatCompletionsStream(vendor)
 
 
 async def _read_rest(reply: Reply) -> None:
     """Read to the body's end, so that the next step finds the connection open."""
-    with suppress(TimeoutError, NetworkError):
-        async with asyncio.timeout(LAST_BYTES_S):
-            while await reply.read():
-                pass
+    rest = briefly(reply, LAST_BYTES_S)
+    while await rest.read():
+        pass

@@ -5,6 +5,7 @@ inside a stream that began with 200. Pure; knows no HTTP library. Keys never get
 """
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from email.utils import parsedate_to_datetime
 
 from pydantic import JsonValue
 
+from sidecar import jsons
 from sidecar.errors import (
     ContentFiltered,
     ContextTooLong,
@@ -33,6 +35,7 @@ MAX_WORDS = 600  # characters of a vendor's message: some servers answer with a 
 _BY_CODE: dict[str, type[ProviderError]] = {
     "insufficient_quota": QuotaExhausted,
     "insufficient_credits": QuotaExhausted,
+    "exceeded_current_quota_error": QuotaExhausted,  # Moonshot
     "billing_error": QuotaExhausted,
     "billing_not_active": QuotaExhausted,
     "billing_hard_limit_reached": QuotaExhausted,
@@ -75,6 +78,7 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     503: ProviderOverloaded,
     529: ProviderOverloaded,
 }
+_CODE = re.compile(r'"(?:code|type|status)"\s*:\s*"(\w+)"')
 _KEYLIKE = re.compile(
     r"\b(?:(?:sk|pk|rk|xai|nvapi)-|gsk_|hf_|AIza)[-\w*.…]{8,}"  # as vendors shape them
     r"|(?<=Bearer )\S+"
@@ -107,7 +111,7 @@ class Vendor:
             where = headers.get("location", "elsewhere")
             report = _Report(f"it redirects to {where}; write that as `base_url`.", (), False)
         elif not report.structured:
-            report = _Report(_plain(body, headers), (), structured=False)
+            report = _unstructured(body, headers)
         return self._error(report, status, retry_after_s(headers))
 
     def reported(self, error: JsonValue) -> ProviderError:
@@ -184,11 +188,15 @@ class Vendor:
 
 
 def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date."""
+    """Seconds from `retry-after-ms`, or from `retry-after` as seconds or as an HTTP date.
+
+    None also for what nobody can mean, such as a number of 400 digits.
+    """
     for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
         value = headers.get(name, "").strip()
         if re.fullmatch(r"\d+(\.\d+)?", value):
-            return float(value) * unit_s
+            seconds = float(value) * unit_s
+            return seconds if math.isfinite(seconds) else None
         if value and name == "retry-after":
             return _until(value)
     return None
@@ -203,11 +211,11 @@ def said(body: bytes) -> str:
 def _until(date: str) -> float | None:
     try:
         when = parsedate_to_datetime(date)
-    except ValueError:
+        if when.tzinfo is None:
+            when = when.replace(tzinfo=UTC)
+        return max((when - datetime.now(UTC)).total_seconds(), 0.0)
+    except (ValueError, OverflowError):
         return None
-    if when.tzinfo is None:
-        when = when.replace(tzinfo=UTC)
-    return max((when - datetime.now(UTC)).total_seconds(), 0.0)
 
 
 def _kind(report: _Report, status: int | None) -> type[ProviderError]:
@@ -225,10 +233,9 @@ def _kind(report: _Report, status: int | None) -> type[ProviderError]:
 
 def _json(body: bytes) -> JsonValue:
     try:
-        value: JsonValue = json.loads(body)
+        return jsons.loads(body)
     except ValueError:
         return None
-    return value
 
 
 def _read(value: JsonValue) -> _Report:
@@ -251,6 +258,12 @@ def _read(value: JsonValue) -> _Report:
         tuple(str(code) for code in codes if isinstance(code, str | int) and code),
         structured=bool(words),
     )
+
+
+def _unstructured(body: bytes, headers: Mapping[str, str]) -> _Report:
+    """A text, or JSON that was cut off: its code may have come before the cut."""
+    text = _plain(body, headers)
+    return _Report(text, tuple(_CODE.findall(text)), structured=False)
 
 
 def _plain(body: bytes, headers: Mapping[str, str]) -> str:

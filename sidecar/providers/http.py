@@ -12,8 +12,7 @@ import ssl
 import urllib.request
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from dataclasses import dataclass
-from ipaddress import ip_address
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import TypeVar
 
@@ -21,11 +20,13 @@ import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
-from sidecar.config import NetworkConfig, TimeoutsConfig
+from sidecar.config import NetworkConfig, TimeoutsConfig, is_loopback, proxy_url
 from sidecar.errors import (
     DnsFailed,
     LocalServerDown,
+    NetworkError,
     NetworkUnreachable,
+    ProviderBadResponse,
     ProviderError,
     ProviderTimeout,
     ProxyAuthRequired,
@@ -37,6 +38,8 @@ from sidecar.threads import load_modules, run_in_thread
 
 T = TypeVar("T")
 
+MAX_ERROR_BYTES = 64 * 1024
+ERROR_BODY_S = 3.0  # the status says most of it, and a person waits
 MAX_RETRY_AFTER_S = 30.0  # longer than that, a person wants to know and decide
 FIRST_DELAY_S = 0.5
 MAX_DELAY_S = 8.0
@@ -62,7 +65,7 @@ class Http:
 
     async def session(self, url: str) -> aiohttp.ClientSession:
         """The session for this address. Raises ProviderError for an unusable proxy or CA."""
-        proxy = await self._proxy(URL(url))
+        proxy = await self.proxy(url)
         is_tls = any(address and URL(address).scheme == "https" for address in (url, proxy))
         tls = await self.tls() if is_tls else True
         session = self._sessions.get((is_tls, proxy))  # after the await: two may ask at once
@@ -90,16 +93,15 @@ class Http:
             await session.close()
         self._sessions.clear()
 
-    async def _proxy(self, url: URL) -> str | None:
+    async def proxy(self, address: str) -> str | None:
+        """The proxy on the way to this address. Raises ProviderError for an unusable one."""
+        url = URL(address)
         if is_loopback(url.host):
             return None
+        if self._network.proxy:
+            return None if _is_direct(url) else self._network.proxy
         # Asked each time: laptops travel. In a thread: Windows and macOS may look the host up.
-        proxy = self._network.proxy or await run_in_thread(
-            lambda: _environment_proxy(url), "proxy settings"
-        )
-        if proxy is not None and not proxy.lower().startswith(("http://", "https://")):
-            raise ProviderError("Only http and https proxies can be used; see `network.proxy`.")
-        return proxy
+        return await run_in_thread(lambda: _environment_proxy(url), "proxy settings")
 
     def _load_certificates(self) -> ssl.SSLContext:
         if self._network.trust_os_store:
@@ -120,14 +122,17 @@ class Http:
 
 
 class Clocks:
-    """The limits of one exchange: the first byte, then the silence between reads, and the whole."""
+    """The limits of one exchange: the first byte, then the silence between reads, and the whole.
 
-    def __init__(self, vendor: Vendor, timeouts: TimeoutsConfig) -> None:
+    `end` is the loop's time at which the whole must be over, which other exchanges may share.
+    """
+
+    def __init__(self, vendor: Vendor, timeouts: TimeoutsConfig, end: float) -> None:
         self._vendor = vendor
         self._timeouts = timeouts
         self._now = asyncio.get_running_loop().time
         self._due = self._now() + timeouts.first_byte_s
-        self._end = self._now() + timeouts.total_s if timeouts.total_s else float("inf")
+        self._end = end
         self._waits_for = f"did not begin to answer within {timeouts.first_byte_s:g} s"
 
     async def wait(self, step: Awaitable[T]) -> T:
@@ -148,24 +153,27 @@ class Clocks:
     def _expired(self) -> ProviderTimeout:
         what = self._waits_for
         if self._end <= self._due:
-            what = f"did not end its answer within {self._timeouts.total_s:g} s"
+            what = f"did not end its answer within {self._timeouts.total_s or 0:g} s"
         return ProviderTimeout(f"{self._vendor.name} {what}.", provider=self._vendor.name)
 
 
 async def retrying(
-    attempt: Callable[[], AsyncGenerator[ModelEvent, None]],
+    attempt: Callable[[float], AsyncGenerator[ModelEvent, None]],
     limit: int,
+    total_s: float | None = None,
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncGenerator[ModelEvent, None]:
     """The events of the first attempt that begins well, with a Retrying before each repetition.
 
     At most `limit` repetitions, and none after the first event, for then the person has read it.
     A longer pause than MAX_RETRY_AFTER_S, if the vendor asks for one, is left to the person.
+    All attempts and pauses have `total_s` together; an attempt is told when, by the loop's time.
     """
+    end = end_of(total_s)
     for number in count(1):
         has_begun = False
         try:
-            async with aclosing(attempt()) as events:
+            async with aclosing(attempt(end)) as events:
                 async for event in events:
                     has_begun = True
                     yield event
@@ -175,9 +183,35 @@ async def retrying(
                 raise
             asked_s = error.retry_after_s
             delay_s = _delay_s(number) if asked_s is None else asked_s
+            if asyncio.get_running_loop().time() + delay_s >= end:
+                raise
             retry = Retrying(number, limit, delay_s, error)
         yield retry
         await sleep(retry.delay_s)
+
+
+def end_of(total_s: float | None) -> float:
+    """The loop's time at which what begins now must be over."""
+    return asyncio.get_running_loop().time() + total_s if total_s else float("inf")
+
+
+def briefly(reply: Reply, within_s: float) -> Reply:
+    """The reply for whoever can do without its rest: what breaks or comes too late is its end."""
+    end = end_of(within_s)
+
+    async def read() -> bytes:
+        try:
+            async with asyncio.timeout_at(end):
+                return await reply.read()
+        except (TimeoutError, NetworkError):
+            return b""
+
+    return replace(reply, read=read)
+
+
+async def read_refusal(reply: Reply) -> bytes:
+    """What a server says beside a status that is no success, as far as it says it soon."""
+    return await read_body(briefly(reply, ERROR_BODY_S), MAX_ERROR_BYTES)
 
 
 async def read_body(reply: Reply, max_bytes: int) -> bytes:
@@ -188,16 +222,10 @@ async def read_body(reply: Reply, max_bytes: int) -> bytes:
     return bytes(body[:max_bytes])
 
 
-def is_loopback(host: str | None) -> bool:
-    try:
-        return host == "localhost" or ip_address(host or "").is_loopback
-    except ValueError:
-        return False
-
-
 def _is_worth_repeating(error: ProviderError) -> bool:
-    if isinstance(error, ProviderTimeout | LocalServerDown):
-        return False  # the person has waited long enough; nobody is there
+    # The person has waited long enough; nobody is there; the answer was made, and is paid for.
+    if isinstance(error, ProviderTimeout | LocalServerDown | ProviderBadResponse):
+        return False
     return error.can_retry and (error.retry_after_s or 0) <= MAX_RETRY_AFTER_S
 
 
@@ -206,11 +234,25 @@ def _delay_s(number: int) -> float:
     return longest * (0.75 + random.random() / 4)  # so that many clients do not come back at once
 
 
+def _is_direct(url: URL) -> bool:
+    """Whether NO_PROXY names this address, which counts for the proxy of the settings too."""
+    return bool(urllib.request.proxy_bypass_environment(url.authority))  # type: ignore[attr-defined]
+
+
 def _environment_proxy(url: URL) -> str | None:
     """What the environment says, or the system on macOS and Windows; never a .netrc."""
     if url.host is None or urllib.request.proxy_bypass(url.host):
         return None
-    return urllib.request.getproxies().get(url.scheme)
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if not proxy:
+        return None
+    try:
+        return proxy_url(proxy if "://" in proxy else f"http://{proxy}")
+    except ValueError as error:
+        raise ProviderError(
+            f"The proxy of the environment cannot be used: {error}. Set `network.proxy` instead."
+        ) from None  # the error holds the address, which may have a login
 
 
 def _broken(vendor: Vendor, timeouts: TimeoutsConfig, error: Exception) -> ProviderError:
@@ -229,12 +271,15 @@ def _broken(vendor: Vendor, timeouts: TimeoutsConfig, error: Exception) -> Provi
         case aiohttp.ClientHttpProxyError() | aiohttp.ClientProxyConnectionError():
             text = f"The proxy on the way to {name} cannot be used; see `network.proxy`."
             return NetworkUnreachable(text, provider=name, detail=type(error).__name__)
-        case aiohttp.ClientSSLError() | aiohttp.ServerFingerprintMismatch():
+        case aiohttp.ClientConnectorCertificateError():
             text = (
                 f"The certificate of {url.host} is not trusted. Behind a company's proxy, set "
                 "`network.ca_bundle` to its certificate."
             )
             return TlsUntrusted(text, provider=name, detail=str(error))
+        case aiohttp.ClientSSLError():
+            text = f"{url.origin()} does not speak TLS as it should; is the address right?"
+            return NetworkUnreachable(text, provider=name, detail=str(error))
         case aiohttp.ClientConnectorError() if is_loopback(url.host):
             server = _LOCAL_SERVERS.get(url.port or 0, name)
             text = f"Nothing answers at {url.origin()} — is {server} running?"
@@ -255,9 +300,12 @@ class _Resolver(AbstractResolver):
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await run_in_thread(
-            lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM), "dns"
-        )
+        try:
+            found = await run_in_thread(
+                lambda: socket.getaddrinfo(host, port, family, socket.SOCK_STREAM), "dns"
+            )
+        except UnicodeError as error:  # a label that is empty or too long
+            raise OSError(f"{host} is no name of a host") from error
         return [
             ResolveResult(
                 hostname=host,

@@ -19,8 +19,10 @@ from sidecar.providers.http import Http, Reply
 from sidecar.threads import load_modules
 
 if TYPE_CHECKING:
+    import httpx2
     from openai import AsyncAPIResponse, AsyncOpenAI
 
+_STATUS = "sidecar.status"
 _MODULES = (  # all that the first request would import, so that none of it happens on the loop
     "openai",
     "openai._vendor.httpx_aiohttp.transport",
@@ -43,29 +45,32 @@ class SdkWire:
         self._client: AsyncOpenAI | None = None
         self._session: aiohttp.ClientSession | None = None
 
-    async def prepare(self) -> None:
-        if self._client is None:
-            await load_modules(*_MODULES)
-        await self._http.session(self._base_url)
+    async def prepare(self) -> aiohttp.ClientSession:
+        await load_modules(*_MODULES)
+        return await self._http.session(self._base_url)
 
     @asynccontextmanager
-    async def chat(self, body: JsonObject, key: str | None) -> AsyncGenerator[Reply, None]:
-        client = await self._client_for(key)
+    async def chat(
+        self, session: aiohttp.ClientSession, key: str | None, body: JsonObject
+    ) -> AsyncGenerator[Reply, None]:
+        client = self._client_for(session, key)
         create = client.chat.completions.with_streaming_response.create
         # `extra_body` goes out as it is; typed messages are walked by the SDK, 0.15 ms for each.
         async with _replied(create(model="", messages=[], stream=True, extra_body=body)) as reply:
             yield reply
 
     @asynccontextmanager
-    async def models(self, key: str | None) -> AsyncGenerator[Reply, None]:
-        client = await self._client_for(key)
+    async def models(
+        self, session: aiohttp.ClientSession, key: str | None
+    ) -> AsyncGenerator[Reply, None]:
+        client = self._client_for(session, key)
         async with _replied(client.models.with_streaming_response.list()) as reply:
             yield reply
 
-    async def _client_for(self, key: str | None) -> "AsyncOpenAI":
-        session = await self._http.session(self._base_url)
+    def _client_for(self, session: aiohttp.ClientSession, key: str | None) -> "AsyncOpenAI":
+        key = key or ""
         if self._client is None or self._client.api_key != key or self._session is not session:
-            self._client, self._session = self._open_client(key or "", session), session
+            self._client, self._session = self._open_client(key, session), session
         return self._client
 
     def _open_client(self, key: str, session: aiohttp.ClientSession) -> "AsyncOpenAI":
@@ -86,6 +91,7 @@ class SdkWire:
                 transport=transport,
                 trust_env=False,
                 follow_redirects=False,
+                event_hooks={"response": [_keep_unread]},
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             ),
         )
@@ -99,24 +105,22 @@ class SdkWire:
 async def _replied(
     request: AbstractAsyncContextManager["AsyncAPIResponse[Any]"],
 ) -> AsyncGenerator[Reply, None]:
-    """The SDK's answer as ours; a refusal is an answer like any other."""
-    from openai import APIConnectionError, APIStatusError
+    """The SDK's answer as ours."""
+    from openai import APIConnectionError
 
     async with AsyncExitStack() as stack:
         try:
             response = await stack.enter_async_context(request)
-        except APIStatusError as refusal:
-            answer = refusal.response
-            reply = Reply(answer.status_code, answer.headers, _reader(_once(answer.content)))
         except APIConnectionError as error:
             raise _cause(error) from error
-        else:
-            reply = Reply(response.status_code, response.headers, _reader(response.iter_bytes()))
-        yield reply
+        status = response.http_response.extensions[_STATUS]
+        yield Reply(status, response.headers, _reader(response.iter_bytes()))
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
-    yield content
+async def _keep_unread(response: "httpx2.Response") -> None:
+    """The SDK reads a refusal to its end, however long or slow: it sees a success instead."""
+    response.extensions[_STATUS] = response.status_code
+    response.status_code = 200
 
 
 def _reader(chunks: AsyncIterator[bytes]) -> Callable[[], Awaitable[bytes]]:

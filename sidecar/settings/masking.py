@@ -7,12 +7,18 @@ from collections.abc import Iterator, Mapping
 from pydantic import JsonValue
 
 from sidecar.messages import JsonObject
+from sidecar.redaction import redact
 from sidecar.settings.layers import Steps, dotted
 from sidecar.visible import visible
 
 MASKED: JsonValue = {"masked": True}
 _PLAIN_NAME = re.compile(r"[A-Za-z_][\w.-]*")
-_SECRET_FLAG = re.compile(r"(--?[\w-]*(?:key|token|secret|password)[\w-]*)(=.*)?", re.I | re.S)
+_SECRET_WORD = r"(?:key|token|secret|passw|credential|cookie|auth)"
+_SECRET_FLAG = re.compile(rf"(--?[\w-]*{_SECRET_WORD}[\w-]*)(=.*)?", re.I | re.S)
+# What follows is a header or a variable: curl's, docker's, mcp-remote's.
+_PAIR_FLAG = re.compile(r"(-H|-e|--headers?|--env)(?:=(.*))?", re.S)
+_PAIR = re.compile(r"([\w.-]+)(=|:\s*)(.+)", re.S)
+_SECRET_PAIR = re.compile(rf"([\w.-]*{_SECRET_WORD}[\w.-]*)(=|:\s+)(.+)", re.I | re.S)
 
 
 def masked(settings: JsonObject, references: Mapping[Steps, str]) -> JsonObject:
@@ -53,18 +59,32 @@ def _masked_arguments(
     arguments: list[JsonValue], path: Steps, references: Mapping[Steps, str]
 ) -> list[JsonValue]:
     shown: list[JsonValue] = []
-    follows_flag = False
+    before = ""
     for index, argument in enumerate(arguments):
         written = references.get((*path, str(index)), str(argument))
-        flag = _SECRET_FLAG.fullmatch(written)
-        if follows_flag and not written.startswith("-"):
+        is_flag = written.startswith("-")
+        if not is_flag and _SECRET_FLAG.fullmatch(before) and "=" not in before:
             shown.append(MASKED)
-        elif flag and flag[2]:
-            shown.append(f"{flag[1]}=[masked]")
+        elif not is_flag and _PAIR_FLAG.fullmatch(before):
+            shown.append(_masked_pair(_PAIR, written))
         else:
-            shown.append(_masked_url(written))
-        follows_flag = flag is not None and not flag[2]
+            shown.append(_masked_argument(written))
+        before = written
     return shown
+
+
+def _masked_argument(written: str) -> str:
+    if (flag := _SECRET_FLAG.fullmatch(written)) and flag[2]:
+        return f"{flag[1]}=[masked]"
+    if (flag := _PAIR_FLAG.fullmatch(written)) and flag[2]:
+        return f"{flag[1]}={_masked_pair(_PAIR, flag[2])}"
+    return redact(_masked_url(_masked_pair(_SECRET_PAIR, written)))
+
+
+def _masked_pair(pattern: re.Pattern[str], text: str) -> str:
+    """`NAME=value` or `Name: value` without the value; any other text, such as `NAME`, as it is."""
+    pair = pattern.fullmatch(text)
+    return f"{pair[1]}{pair[2]}[masked]" if pair else redact(text)
 
 
 def _masked_url(url: str) -> str:

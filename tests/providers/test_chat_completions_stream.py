@@ -1,6 +1,7 @@
 """What a chat completions stream means, for the many ways in which servers write it."""
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -161,7 +162,58 @@ def test_a_stream_without_an_answer_is_never_a_success(body: bytes) -> None:
 
 def test_an_event_that_was_cut_is_an_error() -> None:
     with pytest.raises(ProviderBadResponse, match="no JSON"):
-        read(chunks({"content": "Hi"}, finish="stop") + b'data: {"choices": [{"del')
+        read(chunks({"content": "Hi"}, finish=None) + b'data: {"choices": [{"del')
+
+
+def test_a_complete_answer_does_not_fail_for_usage_that_was_cut_off() -> None:
+    told = read(chunks({"content": "Hi"}, finish="stop") + b'data: {"usage": {"prom')
+
+    assert told == [TextDelta("Hi"), Finished("stop", "stop")]
+
+
+@pytest.mark.parametrize(
+    "finish",
+    [
+        "error",
+        "insufficient_system_resource",
+        "abort",
+        "network_error",
+        "function_call_filter: MALFORMED_FUNCTION_CALL",
+    ],
+)
+def test_an_answer_that_the_vendor_gave_up_is_no_success(finish: str) -> None:
+    with pytest.raises(ProviderBadResponse, match=f"gave up on its answer .{finish}"):
+        read(chunks({"content": "Half an ans"}, finish=finish))
+
+
+def test_a_count_that_nobody_can_mean_is_left_out_and_the_answer_stays() -> None:
+    usage = b'data: {"usage":{"prompt_tokens":1e999,"completion_tokens":-1,"total_tokens":NUL}}\n\n'
+
+    told = read(chunks({"content": "Hi"}, finish="stop") + usage.replace(b"NUL", b"9" * 400))
+
+    assert told[1:] == [UsageReport(Usage(input=0, output=0)), Finished("stop", "stop")]
+
+
+def test_arguments_of_a_server_that_repeats_the_name_cost_each_piece_once() -> None:
+    pieces = ['{"rows": [', *['{"}": "\\"}"}, '] * 40_000, "0]}", '{"next": 1}']
+    body = chunks(*(piece(part, name="f", index=0) for part in pieces))
+
+    started = time.process_time()
+    events = read(body)
+    spent_s = time.process_time() - started
+
+    first, second = [event for event in events if isinstance(event, ToolCall)]
+    assert first.arguments is not None and second.arguments == {"next": 1}
+    assert spent_s < 10, "parsing all that came at each piece takes minutes"
+
+
+@pytest.mark.parametrize(
+    "raw", ['{"a":"}"}', '{"a":"\\"}{"}', '{"a":{"b":"\\\\"},"c":[{}]}', '{"a":"\\\\\\"}"}']
+)
+def test_where_arguments_end_is_found_however_they_are_cut(raw: str) -> None:
+    deltas = [piece(letter, name="f", index=0) for letter in raw]
+
+    assert calls(*deltas, piece("{}", name="f", index=0)) == [("f", json.loads(raw)), ("f", {})]
 
 
 def test_done_alone_is_an_end() -> None:
@@ -288,8 +340,8 @@ def test_half_a_character_does_not_spoil_the_text() -> None:
         chunks({"content": "a \ud83d"}, piece('{"n":"\\ud83d"}', name="f"), finish="stop")
     )
 
-    assert events[0] == TextDelta("a ?")
-    assert ToolCall(events[1].call_id, "f", {"n": "?"}, '{"n":"\\ud83d"}') in events  # type: ignore[union-attr]
+    assert events[0] == TextDelta("a \ufffd")
+    assert ToolCall(events[1].call_id, "f", {"n": "\ufffd"}, '{"n":"\\ud83d"}') in events  # type: ignore[union-attr]
 
 
 def test_no_arguments_are_an_empty_object_unless_the_answer_was_cut_off_there() -> None:

@@ -9,11 +9,13 @@ from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import pytest
+import structlog.testing
 
 from sidecar import errors
 from sidecar.config import ProviderConfig, ProviderKind, TimeoutsConfig
 from sidecar.errors import ProviderError
-from sidecar.providers import open_provider, supports
+from sidecar.providers import endpoint, open_provider, supports
+from sidecar.providers import http as http_module
 from sidecar.providers.base import (
     Finished,
     ModelEvent,
@@ -23,6 +25,7 @@ from sidecar.providers.base import (
     Retrying,
     TextDelta,
     ToolCall,
+    UsageReport,
 )
 from sidecar.providers.http import Http
 from tests.providers.conftest import PATIENT, STREAMS, Open, asking, user
@@ -31,6 +34,7 @@ from tests.support.fake_openai import (
     HANG,
     Answer,
     FakeOpenAI,
+    Fault,
     chunk,
     ending,
     status,
@@ -171,6 +175,90 @@ async def test_a_server_that_does_not_close_after_the_end_keeps_nobody_waiting(
     assert await said(open_it()) == "Hi"
 
 
+@pytest.mark.parametrize("fault", [CUT, HANG])
+async def test_a_complete_answer_needs_neither_usage_nor_a_tidy_end(
+    fault: Fault, upstream: FakeOpenAI, open_it: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "LAST_EVENTS_S", 0.2)
+    upstream.will(Answer([chunk(content="Hi"), chunk("stop"), fault]))
+
+    assert await said(open_it(timeouts=impatient(silence_s=60))) == "Hi"
+
+
+async def test_usage_that_comes_a_moment_after_the_answer_is_waited_for(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    shown, ended = asyncio.Event(), ending("stop", prompt_tokens=7)
+    upstream.will(Answer([chunk("stop", content="Hi"), shown, ended]))
+    events = open_it().stream(asking())
+
+    async with asyncio.timeout(10):
+        first = await anext(events)
+        shown.set()
+        rest = [event async for event in events]
+
+    assert first == TextDelta("Hi")
+    assert isinstance(rest[0], UsageReport) and rest[0].usage.input == 7
+
+
+async def test_a_refusal_that_never_ends_is_told_from_its_beginning(
+    upstream: FakeOpenAI, open_it: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http_module, "ERROR_BODY_S", 0.2)
+    upstream.will(Answer([b'{"error":{"code":"insufficient_quota","message":"no"}', HANG], 429))
+
+    assert isinstance(await failure(open_it(max_retries=3)), errors.QuotaExhausted)
+    assert len(upstream.requests) == 1
+
+
+async def test_no_more_of_a_refusal_is_read_than_is_shown(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    upstream.will(Answer([b"x" * 2**20] * 64, 500))
+
+    error = await failure(open_it())
+
+    assert isinstance(error, errors.ProviderFailed)
+    await asyncio.wait_for(upstream.hung_up.wait(), 5)
+
+
+async def test_a_name_that_no_resolver_takes_is_a_dns_error(
+    open_it: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_long(*args: object) -> None:
+        raise UnicodeError("label empty or too long")
+
+    monkeypatch.setattr(socket, "getaddrinfo", too_long)
+
+    error = await failure(open_it(base_url="http://vendor.example/v1"))
+
+    assert isinstance(error, errors.DnsFailed)
+
+
+async def test_all_attempts_and_their_pauses_share_one_limit(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    upstream.will(status(500, "oops", {"retry-after": "0.9"}), Answer([HANG]))
+    provider = open_it(timeouts=impatient(total_s=1.0), max_retries=3)
+    started = asyncio.get_running_loop().time()
+
+    error = await failure(provider)
+
+    assert str(error) == "acme did not end its answer within 1 s."
+    assert asyncio.get_running_loop().time() - started < 1.7, "1.9 with a clock for each attempt"
+
+
+async def test_a_pause_that_leaves_no_time_for_another_attempt_is_not_begun(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    upstream.will(status(500, "oops", {"retry-after": "20"}))
+
+    error = await failure(open_it(timeouts=impatient(total_s=5.0), max_retries=3))
+
+    assert isinstance(error, errors.ProviderFailed)
+    assert len(upstream.requests) == 1
+
+
 async def test_a_server_that_cannot_be_reached_in_time_is_given_up(
     open_it: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +363,7 @@ REFUSALS: list[tuple[Answer, type[ProviderError], str]] = [
     (status(403, "No"), errors.KeyRejected, "refused the API key"),
     (status(402, "Pay"), errors.QuotaExhausted, "no quota or credit left: Pay"),
     (status(429, "x", code="insufficient_quota"), errors.QuotaExhausted, "no quota"),
+    (status(429, "x", type="exceeded_current_quota_error"), errors.QuotaExhausted, "no quota"),
     (status(404, "m", code="model_not_found"), errors.ModelNotFound, "has no model gpt-4o-mini"),
     (status(400, "m", code="model_not_found"), errors.ModelNotFound, "has no model"),
     (Answer([b"404 page not found"], 404), ProviderError, "is `base_url` complete?"),
@@ -294,6 +383,14 @@ REFUSALS: list[tuple[Answer, type[ProviderError], str]] = [
     (Answer([b'{"error": "just text"}'], 400), ProviderError, "just text"),
     (Answer([b'[{"error": {"message": "in a list"}}]'], 400), ProviderError, "in a list"),
     (Answer([b'{"object":"error","message":"flat"}'], 400), ProviderError, "flat"),
+    (Answer([b"[" * 60_000], 500), errors.ProviderFailed, "failed (HTTP 500): [["),
+    (Answer([b'{"error": {"message": "\\ud800"}}'], 400), ProviderError, "\ufffd"),
+    (Answer([b'{"error":', CUT], 500), errors.ProviderFailed, "failed (HTTP 500)"),
+    (
+        Answer([b'{"error":{"code":"insufficient_quota","message":"no', CUT], 429),
+        errors.QuotaExhausted,
+        "no quota",
+    ),
     (Answer([b"<html>gateway</html>"], 502), errors.ProviderFailed, "a web page"),
     (Answer([], 307, {"location": "https://x/v1"}), ProviderError, "redirects to https://x/v1"),
 ]
@@ -335,6 +432,9 @@ async def test_a_key_in_a_vendors_message_is_not_repeated(
         ({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, 0.0),
         ({"retry-after": "soon"}, None),
         ({"retry-after": "-5"}, None),
+        ({"retry-after": "9" * 400}, None),
+        ({"retry-after": "Mon, 01 Jan 99999999999999 00:00:00 GMT"}, None),
+        ({"retry-after": "Mon, 01 Jan 2030 00:00:00 +99999999999"}, None),
         ({}, None),
     ],
 )
@@ -376,6 +476,7 @@ async def test_after_the_last_repetition_the_failure_is_told(
         status(401, "no"),
         status(400, "no"),
         status(429, "later", {"retry-after": "31"}),
+        Answer([b'{"choices": []}'], content_type="application/json"),  # made, and paid for
     ],
 )
 async def test_what_a_repetition_cannot_help_is_told_at_once(
@@ -431,9 +532,11 @@ async def test_a_parameter_that_the_server_does_not_take_is_left_out_from_then_o
     provider = open_it()
     upstream.will(status(400, complaint), text("Hi"))
 
-    await all_of(provider.stream(request))
-    await all_of(provider.stream(request))
+    with structlog.testing.capture_logs() as logged:
+        await all_of(provider.stream(request))
+        await all_of(provider.stream(request))
 
+    assert [line["event"] for line in logged] == ["parameter_dropped"]
     first, second, third = upstream.bodies
     assert first != second
     assert second == third
@@ -496,9 +599,20 @@ async def test_a_list_of_models_that_cannot_be_had_says_why(
     upstream.will_list(status(401, "Bad key"))
     with pytest.raises(errors.KeyRejected):
         await provider.models()
-    upstream.will_list(Answer([b"<html>"]))
-    with pytest.raises(errors.ProviderBadResponse, match="something else than its models"):
-        await provider.models()
+    for body in (b"<html>", b"[" * 200_000):
+        upstream.will_list(Answer([body]))
+        with pytest.raises(errors.ProviderBadResponse, match="something else than its models"):
+            await provider.models()
+
+
+async def test_an_authorization_in_the_headers_stands_in_for_a_key(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    provider = open_it(key=None, headers={"Authorization": "Basic a2ltOng="})
+
+    assert await said(provider) == "Hello."
+
+    assert upstream.requests[0].headers["authorization"] == "Basic a2ltOng="
 
 
 async def test_without_a_key_openai_says_how_to_get_on_and_others_are_just_asked(

@@ -1,18 +1,21 @@
 """The way to a vendor: proxies, certificates, and how long to wait before asking again."""
 
 import asyncio
+import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from aiohttp import web
 
 from sidecar.config import NetworkConfig, ProviderConfig, ProviderKind
 from sidecar.errors import (
+    DnsFailed,
     NetworkUnreachable,
     ProviderError,
     ProviderFailed,
@@ -76,10 +79,22 @@ async def test_requests_go_through_the_proxy_of_the_settings(
     assert request.headers["proxy-authorization"] == "Basic a2ltOnNlY3JldA=="
 
 
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("http_proxy", "http://127.0.0.1:{port}"),
+        ("HTTP_PROXY", "127.0.0.1:{port}"),
+        ("ALL_PROXY", "http://127.0.0.1:{port}"),
+    ],
+)
 async def test_requests_go_through_the_proxy_of_the_environment(
-    upstream: FakeOpenAI, kind: ProviderKind, monkeypatch: pytest.MonkeyPatch
+    variable: str,
+    value: str,
+    upstream: FakeOpenAI,
+    kind: ProviderKind,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("http_proxy", origin(upstream))
+    monkeypatch.setenv(variable, value.format(port=urlsplit(upstream.url).port))
 
     assert await say_something(kind, ELSEWHERE, network()) == "Hello."
 
@@ -112,9 +127,39 @@ async def test_a_proxy_that_is_not_there_is_named_as_the_cause(
     assert "secret" not in f"{caught.value} {caught.value.detail}"
 
 
-async def test_a_proxy_of_an_unknown_kind_is_refused(kind: ProviderKind) -> None:
-    with pytest.raises(ProviderError, match="Only http and https proxies"):
-        await say_something(kind, ELSEWHERE, network(proxy="socks5://127.0.0.1:1"))
+@pytest.mark.parametrize("proxy", ["socks5://kim:secret@h:1", "http://[::1", "http://h:port"])
+async def test_a_proxy_of_the_environment_that_cannot_be_used_is_told(
+    proxy: str, kind: ProviderKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", proxy)
+
+    with pytest.raises(ProviderError, match="only http and https proxies") as caught:
+        await say_something(kind, ELSEWHERE, network())
+
+    assert "secret" not in str(caught.value)
+
+
+async def test_what_no_proxy_names_is_asked_past_the_proxy_of_the_settings_too(
+    upstream: FakeOpenAI, kind: ProviderKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("NO_PROXY", "elsewhere.example,.example")
+    monkeypatch.setattr(socket, "getaddrinfo", nobody)
+
+    with pytest.raises(DnsFailed):
+        await say_something(kind, ELSEWHERE, network(proxy=origin(upstream)))
+
+    assert upstream.requests == []
+
+
+def nobody(*args: object) -> None:
+    raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+
+async def test_a_server_without_tls_is_not_taken_for_an_untrusted_one(
+    upstream: FakeOpenAI, kind: ProviderKind
+) -> None:
+    with pytest.raises(NetworkUnreachable, match="does not speak TLS"):
+        await say_something(kind, upstream.url.replace("http:", "https:"), network())
 
 
 @pytest.fixture
@@ -167,7 +212,7 @@ async def test_a_bundle_that_cannot_be_read_is_named(kind: ProviderKind, tmp_pat
 
 
 async def test_pauses_grow_and_stay_below_their_limit() -> None:
-    async def failing() -> AsyncGenerator[ModelEvent, None]:
+    async def failing(end: float) -> AsyncGenerator[ModelEvent, None]:
         raise ProviderFailed("oops")
         yield  # makes it a generator
 
@@ -178,7 +223,7 @@ async def test_pauses_grow_and_stay_below_their_limit() -> None:
 
     told = []
     with pytest.raises(ProviderFailed):
-        async for event in retrying(failing, 7, sleep):
+        async for event in retrying(failing, 7, None, sleep):
             told.append(event)
 
     assert [event.delay_s for event in told if isinstance(event, Retrying)] == slept

@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
+from sidecar import jsons
 from sidecar.messages import JsonObject, Message, Tool, ToolCallPart, ToolResultPart, Usage
 from sidecar.providers.base import (
     Finished,
@@ -33,6 +34,7 @@ from sidecar.providers.sse import SseEvent
 
 TokenLimit: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
 
+MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
 UNANSWERED = "This call was cancelled before it gave a result."
 _TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _DROPPABLE = ("stream_options", "temperature", "top_p", "reasoning_effort", "stop")
@@ -46,8 +48,14 @@ _STOP_REASONS: dict[str, StopReason] = {
     "max_tokens": "length",
     "model_length": "length",  # Mistral
     "content_filter": "content_filter",
+    "sensitive": "content_filter",  # Zhipu
     "refusal": "refusal",
 }
+_GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
+    r"error|insufficient_system_resource|abort|network_error|.*MALFORMED_FUNCTION_CALL.*",
+    re.DOTALL,
+)
+_MARK = re.compile(r'\\.|[\\"{}]', re.DOTALL)  # a backslash alone is the last of its piece
 _CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
     r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
     r"|babbage|davinci|computer-use)|-(tts|transcribe|realtime)\b"
@@ -101,7 +109,7 @@ def without(body: JsonObject, name: str) -> JsonObject:
 
 def parse_models(body: bytes) -> list[ModelInfo]:
     """The chat models in the answer to GET /models, by id. Raises ValueError."""
-    answer = json.loads(body)
+    answer = jsons.loads(body)
     rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
     if not isinstance(rows, list):
         raise ValueError("no list of models")
@@ -114,7 +122,8 @@ def parse_models(body: bytes) -> list[ModelInfo]:
 class ChatCompletionsStream:
     """One answer. Feed it the stream's events in order, then call `end`.
 
-    `done` says that nothing more will come, although the body may not have ended yet.
+    `done` says that nothing more will come, although the body may not have ended yet; `is_whole`
+    that all is there but perhaps the usage.
     """
 
     def __init__(self, vendor: Vendor) -> None:
@@ -124,6 +133,10 @@ class ChatCompletionsStream:
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._refused = False
+
+    @property
+    def is_whole(self) -> bool:
+        return self.done or self._finish is not None
 
     def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
         """Raises ProviderError for an error inside the stream, after what came before it."""
@@ -143,14 +156,17 @@ class ChatCompletionsStream:
             if isinstance(finish := choice.get("finish_reason"), str) and finish:
                 self._finish = finish
         error = chunk.get("error") or (chunk if event.event == "error" else None)
-        if error or self._finish == "error":
-            if self._usage is not None:
-                yield UsageReport(self._usage)
-            raise self._vendor.reported(error or "it gave up on the answer")
+        gave_up = _GAVE_UP.fullmatch(self._finish or "")
+        if (error or gave_up) and self._usage is not None:
+            yield UsageReport(self._usage)
+        if error:
+            raise self._vendor.reported(error)
+        if gave_up:
+            raise self._vendor.bad_response(f"gave up on its answer ({gave_up[0][:80]}).")
 
     def end(self) -> Iterator[ModelEvent]:
         """The calls, the usage and Finished. Raises ProviderBadResponse for an answer cut short."""
-        if not self.done and self._finish is None:
+        if not self.is_whole:
             raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
         reason = _STOP_REASONS.get(self._finish or "", "stop")
         calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
@@ -167,10 +183,12 @@ class ChatCompletionsStream:
 
     def _chunk(self, event: SseEvent) -> dict[str, JsonValue]:
         try:
-            chunk = _loads(event.data)
+            chunk = jsons.loads(event.data)
         except ValueError as error:
             if event.event == "error":
                 return {"error": event.data}
+            if self.is_whole:
+                return {}  # the usage, cut off with the connection
             raise self._vendor.bad_response(
                 "sent a piece of its answer that is no JSON."
             ) from error
@@ -198,6 +216,37 @@ class ChatCompletionsStream:
                     yield from self._calls.add(piece)
 
 
+class _Extent:
+    """Finds the end of a JSON object that comes in pieces, looking at each piece once."""
+
+    def __init__(self) -> None:
+        self._seen = 0
+        self._depth = 0
+        self._has_begun = False
+        self._in_string = False
+        self._is_escaped = False  # the next piece begins with a character after a backslash
+
+    def has_ended(self, pieces: Sequence[str]) -> bool:
+        """`pieces` are all there are so far; none is empty."""
+        for piece in pieces[self._seen :]:
+            self._look_at(piece)
+        self._seen = len(pieces)
+        return self._has_begun and self._depth <= 0
+
+    def _look_at(self, piece: str) -> None:
+        start, self._is_escaped = int(self._is_escaped), False
+        for mark in _MARK.findall(piece, start):
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif mark == "\\":
+                self._is_escaped = True
+            elif mark == "{" and not self._in_string:
+                self._has_begun = True
+                self._depth += 1
+            elif mark == "}" and not self._in_string:
+                self._depth -= 1
+
+
 @dataclass(slots=True)
 class _Call:
     """A call as it grows: what came before the name is known is held back."""
@@ -207,6 +256,7 @@ class _Call:
     call_id: str = ""
     arguments: list[str] = field(default_factory=list)
     shown: int = 0
+    extent: _Extent = field(default_factory=_Extent)
 
     def news(self) -> Iterator[ToolArguments]:
         if self.name and len(self.arguments) > self.shown:
@@ -215,7 +265,8 @@ class _Call:
             yield ToolArguments(self.call_id, self.name, text)
 
     def is_complete(self) -> bool:
-        return bool(self.arguments) and _parse("".join(self.arguments)) is not None
+        """Whether the arguments are an object that has ended."""
+        return self.extent.has_ended(self.arguments)
 
 
 class _Calls:
@@ -303,29 +354,10 @@ def _arguments_text(arguments: JsonValue) -> str:
 
 def _parse(raw: str) -> JsonObject | None:
     try:
-        value = _loads(raw)
+        value = jsons.loads(raw)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None
-
-
-def _loads(text: str) -> JsonValue:
-    """JSON whose strings can be written again. Raises ValueError, also for NaN and the like."""
-    try:
-        value: JsonValue = _DECODER.decode(text)
-    except RecursionError as error:
-        raise ValueError("nested too deeply") from error
-    if "\\ud" in text or "\\uD" in text:  # half of a character that the server cut in two
-        whole = json.dumps(value, ensure_ascii=False).encode("utf-8", "replace")
-        value = json.loads(whole)
-    return value
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)  # made once: making one costs as much as a use
 
 
 def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
@@ -375,7 +407,7 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
 
 def _count(counts: JsonValue, name: str) -> int:
     value = counts.get(name) if isinstance(counts, dict) else None
-    return int(value) if isinstance(value, int | float) else 0
+    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
 
 
 def _tool(tool: Tool) -> JsonObject:
