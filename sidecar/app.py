@@ -21,6 +21,7 @@ from sidecar.credentials import Credentials, Keyring, Vendor
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
+from sidecar.mcp_host.server import Network
 from sidecar.paths import Folders
 from sidecar.protocol import ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
@@ -115,15 +116,17 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         log.warning("settings_note", note=note)
     events = Events()
     credentials = open_credentials(config.providers, world.keyring, world.environ, world.redact)
+    http = Http(config.network)
     providers = Providers(
         config.providers,
-        http=Http(config.network),
+        http=http,
         key=lambda name: _key_value(credentials, name),
         timeouts=config.timeouts,
         max_retries=config.chat.max_retries,
     )
     log_dir = world.folders.log if config.logging.file else None
-    host = Host(_servers(world), log_dir=log_dir, emit=events.publish)
+    network = Network(http.tls, http.proxy)
+    host = Host(_servers(world), log_dir=log_dir, network=network, emit=events.publish)
     rules = Rules(world.folders.data / "rules.json" if config.storage.enabled else None)
     rules.load()
     approvals = Approvals(

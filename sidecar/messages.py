@@ -4,6 +4,7 @@ Values without behaviour: stored, sent and shown in this one form. A message's p
 order in which a person saw them; ids and parents belong to the message, never to its parts.
 """
 
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -13,6 +14,11 @@ Role = Literal["user", "assistant"]
 MessageStatus = Literal["streaming", "complete", "cancelled", "interrupted", "error"]
 ToolStatus = Literal["ok", "error", "denied", "timeout", "cancelled", "unknown"]
 FinishReason = Literal["stop", "length", "step_limit", "content_filter", "refusal", "cancelled"]
+
+
+def now() -> str:
+    """RFC 3339, UTC, to the millisecond: the form of every time that is stored or sent."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _absent(value: object) -> bool:

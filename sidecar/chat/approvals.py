@@ -16,7 +16,6 @@ from typing import Literal, TypeAlias, assert_never
 from uuid import uuid4
 
 from sidecar.chat.base import ToolSource
-from sidecar.chat.draft import now
 from sidecar.errors import BadRequest, NotFound
 from sidecar.mcp_host.consent import (
     Allowed,
@@ -28,7 +27,7 @@ from sidecar.mcp_host.consent import (
     decide,
     pins_of,
 )
-from sidecar.messages import JsonObject, Tool
+from sidecar.messages import JsonObject, Tool, now
 from sidecar.protocol import (
     Approval,
     ApprovalResolution,

@@ -4,8 +4,6 @@ Adjacent deltas of one type are one part, so what was shown live, what a snapsho
 is stored are the same. Cheap per delta: text is joined only when somebody looks.
 """
 
-from datetime import UTC, datetime
-
 from sidecar.messages import (
     ErrorInfo,
     Message,
@@ -16,11 +14,8 @@ from sidecar.messages import (
     ToolCallPart,
     ToolResultPart,
     Usage,
+    now,
 )
-
-
-def now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class Draft:

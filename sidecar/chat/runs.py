@@ -17,11 +17,11 @@ import structlog
 from sidecar import protocol
 from sidecar.chat.approvals import Approvals, Asking
 from sidecar.chat.base import ToolSource
-from sidecar.chat.draft import Draft, newest_parts, now
+from sidecar.chat.draft import Draft, newest_parts
 from sidecar.chat.log import Failed, RunLog, Waker
 from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
 from sidecar.errors import BadRequest, Busy, DuplicateRequest, NotFound, Overloaded, SidecarError
-from sidecar.messages import FinishReason, Message, TextPart, Usage
+from sidecar.messages import FinishReason, Message, TextPart, Usage, now
 from sidecar.protocol import (
     FRAME_BYTES_OUT,
     RUNS,

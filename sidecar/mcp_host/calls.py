@@ -6,7 +6,6 @@ Knows no rule and no person: whoever calls here has already been allowed to.
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from pydantic import JsonValue
 
 from sidecar.errors import BadRequest, McpCrashed, McpError
-from sidecar.mcp_host.catalogue import cut
+from sidecar.mcp_host.catalogue import cut, fits
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.messages import (
     JsonObject,
@@ -47,7 +46,7 @@ class Callee(Protocol):
     """What a call needs of a server."""
 
     async def call_tool(
-        self, tool: str, arguments: JsonObject, on_progress: Progress
+        self, tool: Tool, arguments: JsonObject, on_progress: Progress
     ) -> "CallToolResult": ...
 
 
@@ -83,7 +82,7 @@ async def run_call(
     try:
         async with asyncio.timeout(min(clock.idle_s, clock.total_s)) as deadline:
             with _Reporter(deadline, clock, on_progress) as report:
-                result = await server.call_tool(tool.server_name, arguments, report)
+                result = await server.call_tool(tool, arguments, report)
     except TimeoutError:
         return failed("timeout", _overdue(tool, clock, time.monotonic() - started))
     except NotDelivered as error:
@@ -91,8 +90,8 @@ async def run_call(
     except McpCrashed as error:
         return failed(
             "unknown",
-            f"{error} Whether {tool.server_name} took effect is unknown; the server is being "
-            "restarted. Check before calling it again.",
+            f"{error} Whether {tool.server_name} took effect is unknown. "
+            "Check before calling it again.",
         )
     except McpError as error:
         return failed("error", str(error))
@@ -245,27 +244,7 @@ def _decoded_bytes(base64: str) -> int:
 
 def _structured(value: JsonValue) -> tuple[JsonValue, bool]:
     """The value, or None and True when it is larger than a result may be."""
-    return (value, False) if _fits(value, RESULT_BYTES) else (None, True)
-
-
-def _fits(value: JsonValue, limit: int) -> bool:
-    """Whether its JSON has about `limit` characters at most; stops counting there."""
-    waiting = [value]
-    while waiting:
-        item = waiting.pop()
-        limit -= 4
-        if isinstance(item, str):
-            limit -= len(item)
-        elif isinstance(item, dict):
-            limit -= sum(map(len, item)) if len(item) < limit else limit
-            waiting.extend(item.values())
-        elif isinstance(item, list):
-            if len(item) > limit:
-                return False
-            waiting.extend(item)
-        if limit < 0:
-            return False
-    return True
+    return (value, False) if fits(value, RESULT_BYTES) else (None, True)
 
 
 # ---- arguments ------------------------------------------------------------------------------
@@ -277,14 +256,35 @@ def _first_problem(tool: Tool, arguments: JsonObject) -> "ValidationError | None
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    kind = validator_for(tool.input_schema, default=Draft202012Validator)
+    schema = _without_patterns(tool.input_schema)
+    kind = validator_for(schema, default=Draft202012Validator)
     # an empty registry: a `$ref` to somewhere else is never fetched
-    validator = kind(tool.input_schema, registry=Registry())
+    validator = kind(schema, registry=Registry())
     try:
         problem: ValidationError | None = best_match(validator.iter_errors(arguments))
-    except (Unresolvable, re.error) as error:
+    except (Unresolvable, RecursionError) as error:
         raise BadRequest(
             f"The input schema of {tool.server_name} cannot be checked against: {error}. "
             "Allow the call as it is, or deny it."
         ) from error
     return problem
+
+
+def _without_patterns(schema: JsonObject) -> JsonObject:
+    """What is left to check; a server's pattern may take for ever, and stops every thread.
+
+    Wherever they stand, since a `$ref` can make a schema of anything. A property of such a name
+    stays: its schema is no string, as a pattern is.
+    """
+    dropped = set()
+    if isinstance(schema.get("pattern"), str):
+        dropped = {"pattern"}
+    if "patternProperties" in schema:  # without it, nobody knows which properties are additional
+        dropped |= {"patternProperties", "additionalProperties", "unevaluatedProperties"}
+    return {name: _stripped(value) for name, value in schema.items() if name not in dropped}
+
+
+def _stripped(value: JsonValue) -> JsonValue:
+    if isinstance(value, dict):
+        return _without_patterns(value)
+    return [_stripped(item) for item in value] if isinstance(value, list) else value

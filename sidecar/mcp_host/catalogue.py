@@ -20,6 +20,7 @@ from sidecar.protocol import DESCRIPTION_BYTES
 NAME_CHARS = 64  # OpenAI's and Anthropic's limit
 SERVER_CHARS = 20  # leaves 42 for the tool
 HASH_CHARS = 6
+TITLE_BYTES = 256  # one line to be shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def merge(shelves: Iterable[Shelf]) -> tuple[Tool, ...]:
             name=name,
             server=shelf.server,
             server_name=tool.name,
-            title=tool.title,
+            title=None if tool.title is None else cut(tool.title, TITLE_BYTES),
             description=cut(tool.description, DESCRIPTION_BYTES),
             input_schema=tool.input_schema,
             output_schema=tool.output_schema,
@@ -99,6 +100,26 @@ def cut(text: str, max_bytes: int) -> str:
     if len(text) <= max_bytes and len(head) <= max_bytes:
         return text
     return head[:max_bytes].decode(errors="ignore")
+
+
+def fits(value: JsonValue, limit: int) -> bool:
+    """Whether its JSON has about `limit` characters at most; stops counting there."""
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        limit -= 4
+        if isinstance(item, str):
+            limit -= len(item)
+        elif isinstance(item, dict):
+            limit -= sum(map(len, item)) if len(item) < limit else limit
+            waiting.extend(item.values())
+        elif isinstance(item, list):
+            if len(item) > limit:
+                return False
+            waiting.extend(item)
+        if limit < 0:
+            return False
+    return True
 
 
 def _sha256(value: JsonValue) -> str:

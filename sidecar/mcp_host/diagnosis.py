@@ -6,9 +6,11 @@ The sentence names the cause and what to do; `detail` has what the server itself
 import signal
 from collections.abc import Iterator, Sequence
 
-from sidecar.config import McpServerConfig
+from yarl import URL
+
 from sidecar.errors import McpAuthRequired, McpCrashed, McpError, McpStartFailed, McpTimeout
 from sidecar.mcp_host.catalogue import cut
+from sidecar.redaction import redact
 
 DETAIL_BYTES = 4000
 REASON_BYTES = 300
@@ -71,7 +73,7 @@ def stdio_failure(
 
 def http_failure(
     server: str,
-    config: McpServerConfig,
+    url: str,
     *,
     was_ready: bool,
     status: int | None,
@@ -79,9 +81,10 @@ def http_failure(
     fault: str | None,
     error: Exception | None,
 ) -> McpError:
+    origin = URL(url).origin()  # the rest of it often has a key
     if challenge is not None:
         return McpAuthRequired(
-            f"The MCP server {server} at {config.url} wants to know who is asking (HTTP 401). "
+            f"The MCP server {server} at {origin} wants to know who is asking (HTTP 401). "
             "Put its token into `headers`, as `Authorization: Bearer …`, and restart it.",
             server=server,
             http_status=401,
@@ -94,13 +97,13 @@ def http_failure(
         )
     if fault is not None:
         return McpStartFailed(
-            f"The MCP server {server} does not answer at {config.url}: {fault}. "
+            f"The MCP server {server} does not answer at {origin}: {fault}. "
             "Is it running, and is `url` right?",
             server=server,
         )
     if status is not None and status >= 400:
         return McpStartFailed(
-            f"The MCP server {server} answered HTTP {status} at {config.url}. "
+            f"The MCP server {server} answered HTTP {status} at {origin}. "
             "Check the path in `url`, and `headers`.",
             server=server,
             http_status=status,
@@ -126,7 +129,7 @@ def _reason(error: Exception | None) -> str:
         return "the connection was closed"
     first = next(leaves(error))
     text = str(first).strip().partition("\n")[0] or type(first).__name__
-    return cut(text, REASON_BYTES).rstrip(".")
+    return cut(redact(text), REASON_BYTES).rstrip(".")
 
 
 def _ended(exit_code: int) -> str:

@@ -9,7 +9,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import McpStartFailed
@@ -52,37 +51,35 @@ def child_environment(
 ) -> dict[str, str]:
     """`own` is the entry's `env` and wins over what is inherited from this process."""
     ours = os.environ if inherited is None else inherited
-    env = {name: value for name, value in ours.items() if _is_inherited(name, value)}
+    env = {name: value for name, value in ours.items() if is_inherited(name, value)}
     if getattr(sys, "frozen", False) and "LD_LIBRARY_PATH_ORIG" in ours:
         # the bundle points it at its own libraries; a child must not load those
         env["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH_ORIG"]
+    if sys.platform == "win32":  # names differ in case only there, and os.environ has them in upper
+        own = {name.upper(): value for name, value in own.items()}
     return {**env, **own}
 
 
 def resolve(server: str, config: McpServerConfig) -> Launch:
     """Touches the disk. Raises McpStartFailed with what is missing and where it was looked for."""
     env = child_environment(config.env)
-    cwd = None if config.cwd is None else expand_home(config.cwd)
+    cwd = config.cwd
     if cwd is not None and not os.path.isdir(cwd):
         raise McpStartFailed(
             f"The MCP server {server} cannot start: its working folder {cwd} does not exist. "
             "Create it or correct `cwd`.",
             server=server,
         )
-    command = expand_home(config.command or "")
+    command = config.command or ""
     if os.path.dirname(command):
         executable = _at_path(server, os.path.join(cwd or "", command))
     else:
         executable = _on_path(server, command, env.get("PATH", os.defpath))
-    return Launch(executable, tuple(expand_home(arg) for arg in config.args), cwd, env)
+    return Launch(executable, config.args, cwd, env)
 
 
-def expand_home(text: str) -> str:
-    """Only a leading `~/`, as the settings promise; never `~name`."""
-    return str(Path.home() / text[2:]) if text.startswith("~/") else text
-
-
-def _is_inherited(name: str, value: str) -> bool:
+def is_inherited(name: str, value: str) -> bool:
+    """Whether a variable of ours goes to a child."""
     if value.startswith("()"):
         return False  # a function exported by an old bash
     # proxy variables are written in both cases

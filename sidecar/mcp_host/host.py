@@ -13,8 +13,7 @@ from sidecar.config import McpServerConfig
 from sidecar.errors import NotFound
 from sidecar.mcp_host.calls import Clock, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
-from sidecar.mcp_host.server import McpServer, Snapshot
-from sidecar.mcp_host.stderr import ServerLog
+from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.messages import JsonObject, Tool, ToolResultPart
 from sidecar.protocol import (
     TOOL_CALLS,
@@ -29,8 +28,6 @@ CALLS_PER_SERVER = 8
 FIRST_START_S = 20.0  # a chat is not held up for longer by a server that hangs or downloads
 READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
 
-# They log whole messages: at DEBUG always, and in the traces of what does not parse.
-
 
 class Host:
     """Implements `chat.base.ToolSource`."""
@@ -40,6 +37,7 @@ class Host:
         servers: Mapping[str, McpServerConfig],
         *,
         log_dir: Path | None,
+        network: Network,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists."""
@@ -51,8 +49,8 @@ class Host:
         self._tools: tuple[Tool, ...] = ()
         self._began_at = float("inf")
         for name, config in servers.items():
-            log = ServerLog(None if log_dir is None else log_dir / f"mcp-{name}.log")
-            server = McpServer(name, config, log, self._changed)
+            log_file = None if log_dir is None else log_dir / f"mcp-{name}.log"
+            server = McpServer(name, config, log_file, network, self._changed)
             self._servers[name] = server
             self._shown[name] = server.snapshot
             self._slots[name] = asyncio.Semaphore(CALLS_PER_SERVER)

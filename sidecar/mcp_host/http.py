@@ -2,17 +2,19 @@
 
 The SDK reports a refused connection by tearing its session down and a 401, a 500 and a lost
 session by one and the same error. Here every POST answers for itself: what never left us is told
-apart from what may have been done. Importing this imports the SDK, so it is loaded off the loop.
+apart from what may have been done. A body is bounded before any of it is read; the SDK parses it,
+on the loop. Importing this imports the SDK, so it is loaded off the loop.
 """
 
 import contextlib
-import ipaddress
+import secrets
+import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import httpx2
 from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
-from mcp_types import CONNECTION_CLOSED, INTERNAL_ERROR
+from mcp_types import INTERNAL_ERROR
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -22,7 +24,10 @@ BODY_BYTES = 64 * 1024 * 1024
 CONNECT_S = 10.0
 WRITE_S = 30.0
 GOODBYE_S = 2.0  # a server that does not answer our DELETE must not hold up a shutdown
-NOT_DELIVERED = -32050  # ours, outside every range that MCP or JSON-RPC assigns a meaning
+
+# In the `data` of errors that are ours; no server can know them, so none can pass for us.
+NOT_DELIVERED = f"not delivered {secrets.token_hex()}"
+LOST = f"lost {secrets.token_hex()}"
 
 
 class HttpWatch:
@@ -47,16 +52,23 @@ class HttpWatch:
 
 @contextlib.asynccontextmanager
 async def http_transport(
-    url: str, headers: Mapping[str, str], watch: HttpWatch
+    url: str,
+    headers: Mapping[str, str],
+    watch: HttpWatch,
+    tls: ssl.SSLContext | None,
+    proxy: str | None,
 ) -> AsyncGenerator["TransportStreams", None]:
-    """The SDK's `Transport`."""
+    """The SDK's `Transport`. Without `tls`, no certificate is trusted."""
     async with (
         WatchedClient(
             watch,
-            headers=dict(headers),
+            # a compressed body could be a thousand times what its limit says
+            headers={**headers, "accept-encoding": "identity"},
             # how long an answer may take is the call's own clock
             timeout=httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S),
-            trust_env=not _is_loopback(url),  # a proxy cannot reach this machine for us
+            verify=tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            proxy=None if proxy is None else _proxy(proxy, tls),
+            trust_env=False,
         ) as client,
         streamable_http_client(url, http_client=client, max_sse_event_size=EVENT_BYTES) as streams,
     ):
@@ -68,44 +80,50 @@ class WatchedClient(httpx2.AsyncClient):
         super().__init__(**options)
         self._watch = watch
 
-    async def send(self, request: httpx2.Request, **options: Any) -> httpx2.Response:
+    async def send(
+        self, request: httpx2.Request, *, stream: bool = False, **options: Any
+    ) -> httpx2.Response:
         if request.method == "DELETE":
             limit = httpx2.Timeout(GOODBYE_S).as_dict()
             request.extensions = {**request.extensions, "timeout": limit}
         try:
-            response = await super().send(request, **options)
+            response = await super().send(request, stream=True, **options)
+            self._watch.answered(response)
+            if not _is_of(response, "text/event-stream"):
+                response.stream = _Capped(response.stream)
+            refusal = await self._refused(request, response)
         except httpx2.TransportError as error:
             return self._failed(request, error)
-        self._watch.answered(response)
-        refusal = await self._refused(request, response)
         if refusal is not None:
             await response.aclose()
             return refusal
-        if _is_json(response):
-            response.stream = _Capped(response.stream)
+        if not stream:
+            await response.aread()
         return response
 
     async def _refused(
         self, request: httpx2.Request, response: httpx2.Response
     ) -> httpx2.Response | None:
-        """The answer to a POST in place of one that the SDK has no words for."""
+        """The answer in place of one that the SDK has no words for."""
+        if response.headers.get("content-encoding", "identity").lower() != "identity":
+            return _refusal(request, "It compresses its answers, unasked.")
         if request.method != "POST" or response.status_code < 400:
             return None
         if response.status_code == 401:
-            return _refusal(request, NOT_DELIVERED, "It asks for authorization (HTTP 401).")
+            return _refusal(request, "It asks for authorization (HTTP 401).", NOT_DELIVERED)
         if await _is_session_lost(request, response):
             self._watch.lost("it has forgotten our session, as after a restart")
-            return _refusal(request, NOT_DELIVERED, "It had lost our session; call again.")
-        if _is_json(response):
+            return _refusal(request, "It had lost our session; call again.", NOT_DELIVERED)
+        if _is_of(response, "application/json"):
             return None
-        return _refusal(request, INTERNAL_ERROR, f"HTTP {response.status_code}")
+        return _refusal(request, f"HTTP {response.status_code}")
 
     def _failed(self, request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
         reason = str(error) or type(error).__name__
         if request.method == "POST":
             self._watch.lost(reason)
         never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-        return _refusal(request, NOT_DELIVERED if never_left else CONNECTION_CLOSED, reason)
+        return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
 
 
 async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -> bool:
@@ -117,14 +135,14 @@ async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -
     return response.status_code == 404
 
 
-def _is_json(response: httpx2.Response) -> bool:
+def _is_of(response: httpx2.Response, media_type: str) -> bool:
     content_type: str = response.headers.get("content-type", "")
-    return content_type.lower().startswith("application/json")
+    return content_type.lower().startswith(media_type)
 
 
-def _refusal(request: httpx2.Request, code: int, message: str) -> httpx2.Response:
-    """An answer of our own in the server's place; the SDK passes on its code and message."""
-    error = {"code": code, "message": message}
+def _refusal(request: httpx2.Request, message: str, mark: str | None = None) -> httpx2.Response:
+    """An answer of our own in the server's place; the SDK passes on its message and mark."""
+    error = {"code": INTERNAL_ERROR, "message": message, "data": mark}
     return httpx2.Response(
         503, json={"jsonrpc": "2.0", "id": None, "error": error}, request=request
     )
@@ -148,9 +166,6 @@ class _Capped(httpx2.AsyncByteStream):
         await self._stream.aclose()
 
 
-def _is_loopback(url: str) -> bool:
-    host = httpx2.URL(url).host
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+def _proxy(url: str, tls: ssl.SSLContext | None) -> httpx2.Proxy:
+    is_tls = url.lower().startswith("https:")
+    return httpx2.Proxy(url, ssl_context=tls if is_tls else None)

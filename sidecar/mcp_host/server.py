@@ -10,12 +10,12 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 
@@ -27,18 +27,22 @@ from sidecar.errors import (
     McpError,
     McpStartFailed,
     McpTimeout,
+    SidecarError,
 )
 from sidecar.mcp_host import diagnosis
-from sidecar.mcp_host.catalogue import ListedTool, fingerprint, offered
+from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
+from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
-from sidecar.messages import JsonObject
+from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol import McpServerStatus, ServerState, error_info
 from sidecar.threads import load_modules, run_in_thread
 
 if TYPE_CHECKING:
+    import ssl
+
     from mcp.client import Transport
     from mcp_types import CallToolResult
 
@@ -53,13 +57,23 @@ PACKAGE_RUNNERS = frozenset(
 )
 LIST_S = 15.0
 DEBOUNCE_S = 0.25  # a server may announce five changes at once
+SLOT_S = 5.0  # a server that hangs or downloads is no reason for others to wait any longer
 BACKOFF_S = (0.5, 60.0)
 HEALTHY_S = 60.0  # a session of this length forgives what was before
 FAILURES = 5  # within FAILURES_S, then a process is not started again by itself
 FAILURES_S = 300.0
 STDERR_LINES = 20  # in an error
+SHOWN_BYTES = 128  # of a tool's name that is no good
 
 SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session")
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How a URL is reached: whom to trust, and the proxy for it. Both may raise SidecarError."""
+
+    tls: Callable[[], Awaitable["ssl.SSLContext"]]
+    proxy: Callable[[str], Awaitable[str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,23 +89,26 @@ class McpServer:
         self,
         name: str,
         config: McpServerConfig,
-        log: ServerLog,
+        log_file: Path | None,
+        network: Network,
         on_change: Callable[[Snapshot], None],
     ) -> None:
         """`on_change` is called from the event loop and never waits."""
         self.name = name
         self.config = config
-        self.log = log
+        self._hide = hiding(config)
+        self.log = ServerLog(log_file, self._hide)
         self.settled = asyncio.Event()  # not starting
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
+        self._network = network
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
         self._era: str | None = None
         self._mode = "auto"
-        self._since = _now()
+        self._since = now()
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._attempts = 0
         # of the present life
@@ -102,6 +119,7 @@ class McpServer:
         self._deadline: asyncio.Timeout | None = None
         self._changed = asyncio.Event()
         self._can_start = True
+        self._is_queued = False  # for a slot to start in
         # of a restart that somebody asked for
         self._restart = asyncio.Event()
         self._restarted = asyncio.Event()
@@ -139,6 +157,8 @@ class McpServer:
         self._failures.clear()
         self._attempts = 0
         self._mode = "auto"
+        if self._is_queued:
+            return
         self._restarted.clear()
         self._restart.set()
         self._lose()
@@ -153,16 +173,29 @@ class McpServer:
                 await self._decided.wait()
 
     async def call_tool(
-        self, tool: str, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
     ) -> "CallToolResult":
-        """Raises NotDelivered and what `Session.call_tool` raises."""
+        """Raises NotDelivered and what `Session.call_tool` raises.
+
+        What was allowed is what runs: nothing else may happen between the comparison and the call.
+        """
         if self._session is None:
             status = self.snapshot.status
             raise NotDelivered(
                 status.error or f"The MCP server {self.name} is not connected ({status.state}).",
                 server=self.name,
             )
-        return await self._session.call_tool(tool, arguments, on_progress)
+        if not self._still_has(tool):
+            raise NotDelivered(
+                "The tool changed since this turn began; it can be called in the next one.",
+                server=self.name,
+            )
+        return await self._session.call_tool(tool.server_name, arguments, on_progress)
+
+    def _still_has(self, tool: Tool) -> bool:
+        return tool.fingerprint == self._fingerprint and any(
+            (known.name, known.digest) == (tool.server_name, tool.digest) for known in self._tools
+        )
 
     def kill_now(self) -> None:
         """Synchronous; the supervisor notices by itself."""
@@ -180,16 +213,37 @@ class McpServer:
         self._can_start = True
         self._publish("starting")
         self._restarted.set()
-        async with contextlib.AsyncExitStack() as slot:  # given back as soon as it is ready
-            await slot.enter_async_context(starts)
-            if self.config.url is not None:
-                return await self._http_life(self.config.url, slot)
+        async with self._slot(starts) as give_back:
             try:
-                launch = await self._resolved()
-                return await self._stdio_life(launch, slot)
-            except McpStartFailed as error:  # there was no process
+                if self.config.url is not None:
+                    return await self._http_life(self.config.url, give_back)
+                return await self._stdio_life(await self._resolved(), give_back)
+            except McpStartFailed as error:  # nothing was started
                 self._can_start = False
                 return error
+
+    @contextlib.asynccontextmanager
+    async def _slot(self, starts: asyncio.Semaphore) -> AsyncIterator[Callable[[], None]]:
+        """Yields how to give the slot back early, as soon as it is ready."""
+        self._is_queued = True
+        try:
+            await starts.acquire()
+        finally:
+            self._is_queued = False
+        is_held = True
+
+        def give_back() -> None:
+            nonlocal is_held
+            if is_held:
+                is_held = False
+                starts.release()
+
+        timer = asyncio.get_running_loop().call_later(SLOT_S, give_back)
+        try:
+            yield give_back
+        finally:
+            timer.cancel()
+            give_back()
 
     async def _resolved(self) -> Launch:
         launch = await run_in_thread(
@@ -198,18 +252,18 @@ class McpServer:
         self._fingerprint = fingerprint(self.config, launch.executable)
         return launch
 
-    async def _stdio_life(self, launch: Launch, slot: contextlib.AsyncExitStack) -> McpError:
-        failure, ended_itself = await self._stdio_session(launch, slot)
+    async def _stdio_life(self, launch: Launch, give_back: Callable[[], None]) -> McpError:
+        failure, ended_itself = await self._stdio_session(launch, give_back)
         was_probed = self._mode == "auto" and self._ready_at is None
         if ended_itself and was_probed and not self._restart.is_set():
             # some old servers end on a request that they do not know, such as the probe
             self._over = asyncio.Event()
             self._mode = "legacy"
-            failure, _ = await self._stdio_session(launch, slot)
+            failure, _ = await self._stdio_session(launch, give_back)
         return failure
 
     async def _stdio_session(
-        self, launch: Launch, slot: contextlib.AsyncExitStack
+        self, launch: Launch, give_back: Callable[[], None]
     ) -> tuple[McpError, bool]:
         """Why it ended, and whether the process ended by itself."""
         said_before = self.log.count
@@ -218,7 +272,7 @@ class McpServer:
         self._publish("starting")  # now with a pid
         try:
             await load_modules(*SESSION_MODULES)
-            error = await self._serve(StdioTransport(process), slot)
+            error = await self._serve(StdioTransport(process), give_back)
         finally:
             await process.close()
             self._process = None
@@ -237,17 +291,19 @@ class McpServer:
         )
         return failure, ended_itself
 
-    async def _http_life(self, url: str, slot: contextlib.AsyncExitStack) -> McpError:
+    async def _http_life(self, url: str, give_back: Callable[[], None]) -> McpError:
         await load_modules(*SESSION_MODULES)
         from sidecar.mcp_host.http import HttpWatch, http_transport
 
+        tls, proxy = await self._way_to(url)
         watch = HttpWatch(self._lose)
-        error = await self._serve(http_transport(url, self.config.headers, watch), slot)
+        transport = http_transport(url, self.config.headers, watch, tls, proxy)
+        error = await self._serve(transport, give_back)
         if isinstance(error, McpTimeout):
             return diagnosis.silent(self.name, self._connect_timeout_s, ())
         return diagnosis.http_failure(
             self.name,
-            self.config,
+            url,
             was_ready=self._ready_at is not None,
             status=watch.status,
             challenge=watch.challenge,
@@ -255,15 +311,25 @@ class McpServer:
             error=error,
         )
 
+    async def _way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
+        try:
+            proxy = await self._network.proxy(url)
+            is_tls = "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme)
+            return await self._network.tls() if is_tls else None, proxy
+        except SidecarError as error:
+            raise McpStartFailed(
+                f"The MCP server {self.name} cannot be reached. {error}", server=self.name
+            ) from error
+
     async def _serve(
-        self, transport: "Transport", slot: contextlib.AsyncExitStack
+        self, transport: "Transport", give_back: Callable[[], None]
     ) -> Exception | None:
         """Connect and stay until the session is over. Returns the error that ended it, if any."""
         error: Exception | None = None
         try:
             async with contextlib.AsyncExitStack() as stack:
                 session = await self._connected(transport, stack)
-                await self._attend(session, slot)
+                await self._attend(session, give_back)
         except Exception as problem:  # the SDK and its transports raise what they like, in groups
             error = problem
         except asyncio.CancelledError:
@@ -297,7 +363,7 @@ class McpServer:
         except TimeoutError as error:
             raise McpTimeout("no answer", server=self.name) from error
 
-    async def _attend(self, session: "Session", slot: contextlib.AsyncExitStack) -> None:
+    async def _attend(self, session: "Session", give_back: Callable[[], None]) -> None:
         """List the tools and keep the list true, until the session is over."""
         self._era = session.era
         await self._list(session)
@@ -307,7 +373,7 @@ class McpServer:
         self._mode = "auto" if session.is_modern else "legacy"  # the next one need not ask again
         self._ready_at = time.monotonic()
         self._publish_listed()
-        await slot.aclose()
+        give_back()
         async with asyncio.TaskGroup() as group:
             watching = group.create_task(session.watch_tools(self._changed))
             following = group.create_task(self._follow_changes(session))
@@ -363,6 +429,7 @@ class McpServer:
         return DOWNLOAD_S if is_runner else CONNECT_S
 
     def _tool_dropped(self, tool: str, reason: str) -> None:
+        tool = cut(tool, SHOWN_BYTES)
         self.log.note(f"sidecar: the tool {tool!r} is left out: {reason}")
         log.warning("mcp_tool_left_out", server=self.name, tool=tool, reason=reason)
 
@@ -382,15 +449,15 @@ class McpServer:
     def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
         if isinstance(failure, McpAuthRequired):
             return "needs_auth", None
-        now = time.monotonic()
-        if self._ready_at is not None and now - self._ready_at >= HEALTHY_S:
+        ended_at = time.monotonic()
+        if self._ready_at is not None and ended_at - self._ready_at >= HEALTHY_S:
             self._failures.clear()
             self._attempts = 0
-        self._failures.append(now)
+        self._failures.append(ended_at)
         first_s, longest_s = BACKOFF_S
         delay_s: float = min(longest_s, first_s * 2**self._attempts) * random.uniform(0.5, 1)
         self._attempts += 1
-        is_full = len(self._failures) == FAILURES and now - self._failures[0] < FAILURES_S
+        is_full = len(self._failures) == FAILURES and ended_at - self._failures[0] < FAILURES_S
         if not self._can_start:
             return "failed", None  # time alone does not install a command
         if is_full and self.config.url is None:  # to ask a url again starts no process
@@ -408,21 +475,21 @@ class McpServer:
 
     def _publish(self, state: ServerState, error: McpError | None = None) -> None:
         if state != self.snapshot.status.state:
-            self._since = _now()
+            self._since = now()
         self.snapshot = self._snapshot(state, error)
         self._mark(state)
         self._on_change(self.snapshot)
 
     def _mark(self, state: ServerState) -> None:
-        for event, is_set in (
-            (self.settled, state != "starting"),
-            (self._decided, state not in ("starting", "backoff")),
-        ):
-            if is_set:
-                event.set()
-                self.has_settled = True
-            else:
-                event.clear()
+        if state == "starting":
+            self.settled.clear()
+        else:
+            self.settled.set()
+            self.has_settled = True
+        if state in ("starting", "backoff"):
+            self._decided.clear()
+        else:
+            self._decided.set()
 
     def _snapshot(self, state: ServerState, error: McpError | None) -> Snapshot:
         return Snapshot(
@@ -432,8 +499,8 @@ class McpServer:
                 state=state,
                 era=self._era,
                 fingerprint=self._fingerprint,
-                error=None if error is None else str(error),
-                error_info=None if error is None else error_info(error),
+                error=None if error is None else self._hide(str(error)),
+                error_info=None if error is None else self._info(error),
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,
@@ -441,11 +508,12 @@ class McpServer:
             self._tools,
         )
 
+    def _info(self, error: McpError) -> ErrorInfo:
+        info = error_info(error)
+        detail = None if info.detail is None else self._hide(info.detail)
+        return info.model_copy(update={"detail": detail})
+
 
 def _is_cancelled() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -1,16 +1,17 @@
 """A session with one MCP server through the SDK: negotiate, list the tools, call one.
 
 The only place that calls the SDK's client; its errors leave here as ours. Lists are taken
-tolerantly: a malformed tool costs itself, not its neighbours. Importing this imports the SDK, so
-it is loaded off the loop.
+tolerantly: a malformed tool costs itself, not its neighbours. Results are not held against the
+output schemas that servers promise: a model can use one that is a little off, and a pattern in a
+schema can stop the whole program. Importing this imports the SDK, so it is loaded off the loop.
 """
 
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import mcp_types as types
 from jsonschema.exceptions import SchemaError
@@ -19,17 +20,19 @@ from mcp.client import Client, InputRequiredRoundsExceededError, Transport
 from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.client.session import IncomingMessage
 from mcp.client.subscriptions import SubscriptionLost
+from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
 from mcp.shared.message import SessionMessage
 from mcp_types.methods import parse_server_result
 from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
-from pydantic import ValidationError
+from pydantic import JsonValue, ValidationError
 
 from sidecar import __version__
 from sidecar.errors import McpCrashed, McpError, McpInvalidResult
-from sidecar.mcp_host.catalogue import ListedTool, cut, digest
+from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
 from sidecar.mcp_host.diagnosis import NotDelivered
-from sidecar.mcp_host.http import NOT_DELIVERED
+from sidecar.mcp_host.http import LOST, NOT_DELIVERED
+from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.messages import Hints, JsonObject
 from sidecar.protocol import TOOLS_PER_SERVER
 from sidecar.threads import run_in_thread
@@ -37,8 +40,18 @@ from sidecar.threads import run_in_thread
 PAGES = 100  # of a list; a server may page for ever
 SCHEMA_DEPTH = 64
 SCHEMA_BYTES = 128 * 1024  # more than any model's context has room for beside other tools
+TOOL_BYTES = 2 * SCHEMA_BYTES  # as listed: both schemas and the rest
+NAME_CHARS = 128  # what MCP advises; a name goes into errors, rules and logs
 MESSAGE_BYTES = 2000  # of a server's own error text
 RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
+
+OUTPUT_SCHEMA = "sidecar/outputSchema"  # in a tool's `_meta`, where the SDK leaves it alone
+# How the SDK's HTTP transport says that an answer broke off, under the code for a closed connection
+BROKE_OFF = (
+    "SSE stream failed: ",
+    "SSE stream ended without a response",
+    "SSE stream ended and reconnection attempts were exhausted",
+)
 
 Progress = Callable[[float, float | None], None]
 Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
@@ -130,7 +143,7 @@ class Session:
                 server=self._server,
             ) from error
         except (RuntimeError, InputRequiredRoundsExceededError) as error:
-            # how the SDK reports structured content that is not what the tool's schema says
+            # how the SDK reports a result that asks for input, or asks again and again
             reason = cut(str(error).partition("\n")[0], MESSAGE_BYTES)
             raise McpInvalidResult(
                 f"The MCP server {self._server} sent {what} in an unexpected form: {reason}",
@@ -138,9 +151,9 @@ class Session:
             ) from error
 
     def _told(self, error: MCPError) -> McpError:
-        if error.code == NOT_DELIVERED:
+        if error.data == NOT_DELIVERED:
             return NotDelivered(error.message, server=self._server)
-        if error.code == types.CONNECTION_CLOSED:
+        if error.data == LOST or error.code == types.CONNECTION_CLOSED:
             return McpCrashed(
                 f"The MCP server {self._server} went away before it answered.", server=self._server
             )
@@ -190,7 +203,9 @@ def _usable(
     dropped = []
     for tool in listed:
         problem = schema_problem(tool.input_schema)
-        if tool.name in tools:
+        if len(tool.name) > NAME_CHARS:
+            problem = f"its name has more than {NAME_CHARS} characters"
+        elif tool.name in tools:
             problem = "the server lists it twice"
         elif len(tools) == TOOLS_PER_SERVER:
             problem = f"a server may have {TOOLS_PER_SERVER} tools"
@@ -210,14 +225,15 @@ def _listed(tool: types.Tool) -> ListedTool:
         open_world=said.open_world_hint,
     )
     title, description = tool.title or said.title, tool.description or ""
+    output_schema = (tool.meta or {}).get(OUTPUT_SCHEMA)
     return ListedTool(
         name=tool.name,
         title=title,
         description=description,
         input_schema=tool.input_schema,
-        output_schema=tool.output_schema,
+        output_schema=output_schema,
         hints=hints,
-        digest=digest(tool.name, title, description, tool.input_schema, tool.output_schema, hints),
+        digest=digest(tool.name, title, description, tool.input_schema, output_schema, hints),
     )
 
 
@@ -254,9 +270,10 @@ def _is_deeper(value: object, limit: int) -> bool:
 
 
 class _Tolerant:
-    """A transport that takes malformed tools out of `tools/list` results.
+    """A transport that takes out of a server's answers what the SDK is not to see.
 
-    The SDK validates a result as a whole, so that one tool without a schema would lose all.
+    Malformed tools, since the SDK validates a list as a whole and one would lose all; output
+    schemas; and the error code by which the SDK itself tells that the connection is closed.
     """
 
     def __init__(self, transport: Transport, on_dropped: Dropped) -> None:
@@ -266,7 +283,7 @@ class _Tolerant:
     async def __aenter__(self) -> TransportStreams:
         read, write = await self._transport.__aenter__()
         asked: dict[types.RequestId, str] = {}
-        return _Incoming(read, asked, self._on_dropped), _Outgoing(write, asked)
+        return _Sifted(read, asked, self._on_dropped), _Outgoing(write, asked)
 
     async def __aexit__(
         self,
@@ -277,33 +294,13 @@ class _Tolerant:
         return await self._transport.__aexit__(kind, error, trace)
 
 
-class _Stream:
-    def __init__(self, stream: ReadStream[Any] | WriteStream[Any]) -> None:
-        self._stream = stream
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class _Outgoing(_Stream):
+class _Outgoing(Stream):
     """Remembers which requests ask for tools, and in which version of MCP."""
 
     def __init__(
         self, stream: WriteStream[SessionMessage], asked: dict[types.RequestId, str]
     ) -> None:
-        super().__init__(stream)
-        self._send: Callable[[SessionMessage], Awaitable[None]] = stream.send
+        self._stream = stream
         self._asked = asked
 
     async def send(self, item: SessionMessage, /) -> None:
@@ -311,52 +308,77 @@ class _Outgoing(_Stream):
         if isinstance(message, types.JSONRPCRequest) and message.method == "tools/list":
             meta = (message.params or {}).get("_meta") or {}
             version = meta.get(types.PROTOCOL_VERSION_META_KEY, LATEST_HANDSHAKE_VERSION)
-            self._asked[message.id] = version
-        await self._send(item)
+            self._asked[coerce_request_id(message.id)] = version
+        await self._stream.send(item)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
 
 
-class _Incoming(_Stream):
+class _Sifted(Incoming):
     def __init__(
         self,
         stream: ReadStream[SessionMessage | Exception],
         asked: dict[types.RequestId, str],
         on_dropped: Dropped,
     ) -> None:
-        super().__init__(stream)
-        self._read = stream
+        self._stream = stream
         self._asked = asked
         self._on_dropped = on_dropped
 
     async def receive(self) -> SessionMessage | Exception:
-        return await self._sifted(await self._read.receive())
-
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> SessionMessage | Exception:
-        return await self._sifted(await self._read.__anext__())
-
-    async def _sifted(self, item: SessionMessage | Exception) -> SessionMessage | Exception:
-        if isinstance(item, Exception) or not isinstance(item.message, types.JSONRPCResponse):
+        item = await self._stream.receive()
+        if isinstance(item, Exception):
             return item
-        response = item.message
-        version = self._asked.pop(response.id, None)
-        if version is None or not isinstance(response.result.get("tools"), list):
-            return item
+        match item.message:
+            case types.JSONRPCError() as failure:
+                return SessionMessage(_servers_own(failure), item.metadata)
+            case types.JSONRPCResponse() as response:
+                # matched as the SDK does it, which takes "1" for 1
+                version = self._asked.pop(coerce_request_id(response.id), None)
+                if version is not None:
+                    response = await self._usable(response, version)
+                return SessionMessage(response, item.metadata)
+        return item
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def _usable(self, response: types.JSONRPCResponse, version: str) -> types.JSONRPCResponse:
+        page = response.result
+        if not isinstance(page.get("tools"), list):
+            return response
         kept = []
-        for tool in response.result["tools"][: TOOLS_PER_SERVER + 1]:
-            problem = _malformed(tool, response.result, version)
+        for tool in page["tools"][: TOOLS_PER_SERVER + 1]:
+            problem = _malformed(tool, page, version)
             if problem is None:
-                kept.append(tool)
+                kept.append(_without_output_schema(tool))
             else:
                 self._on_dropped(_name_of(tool), problem)
             await asyncio.sleep(0)
-        result = {**response.result, "tools": kept}
-        return SessionMessage(response.model_copy(update={"result": result}), item.metadata)
+        return response.model_copy(update={"result": {**page, "tools": kept}})
 
 
-def _malformed(tool: object, page: dict[str, Any], version: str) -> str | None:
+def _servers_own(failure: types.JSONRPCError) -> types.JSONRPCError:
+    """A server may use the code of a closed connection for errors of its own, and does."""
+    error = failure.error
+    if error.code != types.CONNECTION_CLOSED or error.message.startswith(BROKE_OFF):
+        return failure
+    recoded = error.model_copy(update={"code": types.INTERNAL_ERROR})
+    return failure.model_copy(update={"error": recoded})
+
+
+def _without_output_schema(tool: dict[str, Any]) -> dict[str, Any]:
+    """The SDK would check each result against it on the loop."""
+    meta = {**(tool.get("_meta") or {}), OUTPUT_SCHEMA: tool.get("outputSchema")}
+    rest = {name: value for name, value in tool.items() if name != "outputSchema"}
+    return {**rest, "_meta": meta}
+
+
+def _malformed(tool: JsonValue, page: dict[str, Any], version: str) -> str | None:
     """Checked as a page of its own, so that the SDK's own models decide."""
+    if not fits(tool, TOOL_BYTES):
+        return f"it has more than {TOOL_BYTES // 1024} KiB"
     try:
         parse_server_result("tools/list", version, {**page, "tools": [tool]})
     except ValidationError as error:
@@ -371,6 +393,6 @@ def _field(error: ValidationError) -> str:
     return f"{'.'.join(map(str, first['loc'])) or 'result'}: {first['msg']}"
 
 
-def _name_of(tool: object) -> str:
+def _name_of(tool: JsonValue) -> str:
     name = tool.get("name") if isinstance(tool, dict) else None
     return name if isinstance(name, str) else "without a name"

@@ -2,8 +2,10 @@
 
 The child leads a process group of its own. Whatever ends it, the whole group is killed at the
 end: after a clean exit, after a crash, and when the task that owns it is cancelled; the steps are
-the event loop's timers, not a task's awaits, so no cancellation can skip one. Knows JSON-RPC
-lines, not what they mean. Spawning needs only asyncio, so a child can start while the SDK loads.
+the event loop's timers, not a task's awaits, so no cancellation can skip one. A descendant that
+leaves the group, by `setsid` or as a daemon, is out of reach and stays. Knows JSON-RPC lines, and
+of what they mean only which calls are unanswered. Spawning needs only asyncio, so a child can
+start while the SDK loads.
 """
 
 import asyncio
@@ -17,26 +19,27 @@ from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, cast
+from typing import TYPE_CHECKING, cast
 
 from pydantic_core import from_json
 
 from sidecar.errors import McpStartFailed
 from sidecar.mcp_host.environment import Launch
 from sidecar.mcp_host.stderr import ServerLog
+from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.threads import run_in_thread
-from sidecar.visible import visible
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
     from mcp.shared.message import SessionMessage
-    from mcp_types import JSONRPCMessage
+    from mcp_types import JSONRPCMessage, RequestId
 
 LINE_BYTES = 64 * 1024 * 1024  # a larger message is a fault, not a result
 QUEUED_BYTES = 1024 * 1024  # then the child waits until we have read what is there
 UNREAD_BYTES = 64 * 1024 * 1024  # of our own, which the child does not take
 THREAD_BYTES = 1000 * 1000  # parsing more than this would be felt on the loop
 JUNK_KEPT = 5
+JUNK_BYTES = 4 * 1024
 JUNK_CHARS = 300
 
 EOF_GRACE_S = 2.0  # closed stdin is the protocol's way to say stop
@@ -102,6 +105,8 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._queued_bytes = 0
         self._arrived = asyncio.Event()
         self._is_closing = False
+        self._is_deaf = False  # it closed its stdin
+        self._calls: set[RequestId] = set()
         self._timer: asyncio.TimerHandle | None = None
 
     async def next_line(self) -> bytearray | None:
@@ -130,7 +135,17 @@ class ServerProcess(asyncio.SubprocessProtocol):
     def keep_junk(self, line: bytearray) -> None:
         self.junk_lines += 1
         if len(self.junk) < JUNK_KEPT:
-            self.junk.append(visible(line[:JUNK_CHARS].decode(errors="replace").strip()))
+            # hidden before it is cut, so that the cut leaves no half of a key
+            self.junk.append(self.log.readable(bytes(line[:JUNK_BYTES])).strip()[:JUNK_CHARS])
+
+    def called(self, request_id: "RequestId") -> None:
+        """A call is on its way; a child that closes its stdin may still finish it."""
+        self._calls.add(request_id)
+
+    def settled(self, request_id: "RequestId") -> None:
+        """It is answered or given up. Any other id is as good."""
+        self._calls.discard(request_id)
+        self._end_if_useless()
 
     def begin_close(self) -> None:
         """Ask the child to stop by closing its stdin; the rest follows by itself."""
@@ -183,8 +198,9 @@ class ServerProcess(asyncio.SubprocessProtocol):
         elif fd == STDOUT:
             self._enqueue([self._stdout.rest()])
             self._die()
-        elif self.exit_code is None and self._timer is None:
-            self._later(EOF_GRACE_S, self._terminate)  # nothing can be asked of it any more
+        else:
+            self._is_deaf = True
+            self._end_if_useless()
 
     def process_exited(self) -> None:
         self.exit_code = self._transport.get_returncode()
@@ -200,6 +216,11 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self.gone.set()
 
     # ---- the steps of an end ----
+
+    def _end_if_useless(self) -> None:
+        """Nothing can be asked of it any more, and it owes nothing."""
+        if self._is_deaf and not self._calls and self.exit_code is None and self._timer is None:
+            self._later(EOF_GRACE_S, self._terminate)
 
     def _terminate(self) -> None:
         self.was_killed = True
@@ -304,29 +325,15 @@ class StdioTransport:
         await self._process.close()
 
 
-class _Stream:
-    async def aclose(self) -> None:
-        """Closing is the transport's affair."""
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-
-class _Reader(_Stream):
+class _Reader(Incoming):
     def __init__(self, process: ServerProcess) -> None:
         self._process = process
 
     async def receive(self) -> "SessionMessage | Exception":
         import anyio
+        from mcp.shared.dispatcher import coerce_request_id
         from mcp.shared.message import SessionMessage
+        from mcp_types import JSONRPCError, JSONRPCResponse
 
         await asyncio.sleep(0)  # a flood of lines must not keep others from running
         while (line := await self._process.next_line()) is not None:
@@ -335,34 +342,42 @@ class _Reader(_Stream):
             else:
                 message = parse(line)
             if message is not None:
+                if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
+                    self._process.settled(coerce_request_id(message.id))
                 return SessionMessage(message)
             self._process.keep_junk(line)
         raise anyio.EndOfStream
 
-    def __aiter__(self) -> Self:
-        return self
 
-    async def __anext__(self) -> "SessionMessage | Exception":
-        import anyio
-
-        try:
-            return await self.receive()
-        except anyio.EndOfStream:
-            raise StopAsyncIteration from None
-
-
-class _Writer(_Stream):
+class _Writer(Stream):
     def __init__(self, process: ServerProcess) -> None:
         self._process = process
 
     async def send(self, item: "SessionMessage", /) -> None:
         import anyio
+        from mcp.shared.dispatcher import coerce_request_id
+        from mcp_types import JSONRPCRequest
 
+        self._follow(item.message)
         line = item.message.model_dump_json(by_alias=True, exclude_unset=True) + "\n"
         try:
             self._process.write(line.encode())
         except BrokenPipeError:
+            if isinstance(item.message, JSONRPCRequest):
+                self._process.settled(coerce_request_id(item.message.id))  # it never went out
             raise anyio.BrokenResourceError from None
+
+    def _follow(self, message: "JSONRPCMessage") -> None:
+        from mcp.shared.dispatcher import coerce_request_id
+        from mcp_types import JSONRPCNotification, JSONRPCRequest
+
+        match message:
+            case JSONRPCRequest(method="tools/call", id=request_id):
+                self._process.called(coerce_request_id(request_id))
+            case JSONRPCNotification(
+                method="notifications/cancelled", params={"requestId": int() | str() as request_id}
+            ):
+                self._process.settled(coerce_request_id(request_id))
 
 
 def parse(line: bytearray) -> "JSONRPCMessage | None":

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.config import McpServerConfig
 from sidecar.errors import BadRequest
 from sidecar.mcp_host.calls import Clock, bounded, check_arguments, run_call
 from sidecar.messages import Hints, JsonObject, LinkContent, MediaContent, TextContent, Tool
@@ -81,21 +80,40 @@ async def test_a_result_without_text_is_read_from_its_structure() -> None:
     assert result.structured_content == {"sum": 3}
 
 
-@pytest.mark.parametrize(
-    ("config", "tool", "field"),
-    [(plain(), "malformed", "content.0"), (faulty("WrongStructure"), "structured", "structured")],
-)
-async def test_an_invalid_result_is_an_error_that_names_the_field(
-    config: McpServerConfig, tool: str, field: str
-) -> None:
-    async with running(s=config) as host:
+async def test_an_invalid_result_is_an_error_that_names_the_field() -> None:
+    async with running(s=plain()) as host:
         await host.state("ready")
 
-        result = await host.call(tool)
+        result = await host.call("malformed")
 
         assert result.status == "error"
-        assert field in result.text
+        assert "content.0" in result.text
         assert host.status().state == "ready"
+
+
+async def test_a_result_is_taken_as_it_is_whatever_its_schema_promised() -> None:
+    async with running(s=faulty("EvilPattern")) as host:
+        await host.state("ready")
+
+        async with loop_watch() as longest_pause_s:
+            result = await host.call("structured")
+
+        assert (result.status, result.structured_content) == ("ok", {"sum": "a" * 25 + "!"})
+        assert longest_pause_s() < 0.5  # seconds, if the pattern were tried
+        output_schema = host.tool("structured").output_schema
+        assert output_schema is not None
+        assert output_schema["properties"] == {"sum": {"pattern": "^(a+)+$"}}
+
+
+@pytest.mark.parametrize("code", [-32000, -32001, -32050])
+async def test_a_servers_own_error_is_told_in_its_words_whatever_its_code(code: int) -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("fail", code=code, message="Rate limit: try in 5 s")
+
+    assert result.status == "error"
+    assert result.text.endswith("answered with an error: Rate limit: try in 5 s")
 
 
 async def test_a_huge_result_is_bounded_and_never_stops_the_loop() -> None:
@@ -132,6 +150,38 @@ def test_a_text_over_the_limit_is_cut_between_characters(letter: str) -> None:
     assert RESULT_BYTES - 16 < len(kept.encode()) <= RESULT_BYTES
     assert set(body) == {letter}
     assert note == f"[… {length - len(body)} more characters were left out]"
+
+
+# ---- what was allowed is what runs ----------------------------------------------------------
+
+
+async def test_a_tool_that_changed_since_it_was_allowed_is_not_run() -> None:
+    async with running(s=faulty("Changing")) as host:
+        await host.state("ready")
+        allowed = host.tool("echo")
+        await host.call("grow")
+        await host.until(lambda: len(host.tool_changes()) > 1)
+
+        result = await host.host.call(allowed, {"text": "mine"}, "1", ignore)
+        await host.call("echo", text="new")
+
+        assert result.status == "error"
+        assert (
+            "The tool changed since this turn began; it can be called in the next one."
+            in result.text
+        )
+        assert "echo mine" not in host.host.logs("s", 200)
+
+
+async def test_a_tool_that_is_gone_or_started_otherwise_is_not_run() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+        allowed = host.tool("echo")
+
+        for change in ({"server_name": "gone"}, {"fingerprint": "another"}):
+            result = await host.host.call(allowed.model_copy(update=change), {}, "1", ignore)
+
+            assert "changed since" in result.text
 
 
 # ---- cancel and time ------------------------------------------------------------------------
@@ -171,7 +221,7 @@ class Working:
         self.step_s = step_s
 
     async def call_tool(
-        self, tool: str, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
     ) -> "CallToolResult":
         from mcp_types import CallToolResult
 
@@ -251,6 +301,17 @@ async def test_a_last_answer_counts_though_its_server_is_gone() -> None:
         assert (await host.call("die")).text == "my last words"
 
 
+async def test_a_call_is_finished_by_a_server_that_takes_no_other() -> None:
+    async with running(s=faulty("ClosesInput")) as host:
+        pid = (await host.state("ready")).pid
+
+        result = await host.call("echo")
+        await host.state("backoff")
+
+        assert (result.status, result.text) == ("ok", "late but right")
+        assert (await host.state("ready")).pid != pid
+
+
 async def test_a_call_of_a_server_that_is_down_was_surely_not_made() -> None:
     async with running(s=faulty("ExitsAtOnce")) as host:
         await host.state("backoff")
@@ -290,7 +351,13 @@ async def test_at_most_eight_calls_of_a_server_run_at_once() -> None:
 
 SCHEMA: JsonObject = {
     "type": "object",
-    "properties": {"count": {"type": "integer"}, "other": {"$ref": "https://example.com/x"}},
+    "properties": {
+        "count": {"type": "integer"},
+        "other": {"$ref": "https://example.com/x"},
+        "endless": {"$ref": "#/properties/endless"},
+        "pattern": {"type": "string", "pattern": "^(a+)+$"},
+        "map": {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
+    },
     "required": ["count"],
 }
 
@@ -305,6 +372,8 @@ async def test_edited_arguments_that_fit_the_schema_pass() -> None:
         ({}, "'count' is a required property"),
         ({"count": "three"}, r"arguments\.count: 'three' is not of type 'integer'"),
         ({"count": 3, "other": 1}, "cannot be checked"),
+        ({"count": 3, "endless": 1}, "cannot be checked"),
+        ({"count": 3, "pattern": 1}, r"arguments\.pattern: 1 is not of type 'string'"),
     ],
 )
 async def test_edited_arguments_that_do_not_fit_are_refused_by_field(
@@ -312,3 +381,12 @@ async def test_edited_arguments_that_do_not_fit_are_refused_by_field(
 ) -> None:
     with pytest.raises(BadRequest, match=problem):
         await check_arguments(a_tool("t", SCHEMA), arguments)
+
+
+async def test_a_servers_patterns_are_not_tried() -> None:
+    evil = "a" * 25 + "!"
+
+    async with loop_watch() as longest_pause_s:
+        await check_arguments(a_tool("t", SCHEMA), {"count": 3, "pattern": evil, "map": {evil: 1}})
+
+    assert longest_pause_s() < 0.5

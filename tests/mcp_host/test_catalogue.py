@@ -1,5 +1,6 @@
 """Many servers, one list: names that every vendor takes and that stay the same."""
 
+import dataclasses
 import re
 
 import pytest
@@ -101,6 +102,14 @@ def test_a_long_description_is_cut_between_characters() -> None:
     (tool,) = merge([Shelf("s", PLAIN, "", [listed("read", "é" * DESCRIPTION_BYTES + "!")])])
 
     assert tool.description == "é" * (DESCRIPTION_BYTES // 2)
+
+
+def test_a_long_title_is_cut() -> None:
+    tool = dataclasses.replace(listed("read"), title="é" * 300)
+
+    (merged,) = merge([Shelf("s", PLAIN, "", [tool])])
+
+    assert merged.title == "é" * 128
 
 
 def test_a_tool_that_the_settings_deny_is_not_offered() -> None:

@@ -47,6 +47,12 @@ def test_the_entrys_own_variables_win() -> None:
     assert child_environment(own, {"PATH": "/bin", "OPENAI_API_KEY": "ours"}) == own
 
 
+def test_on_windows_a_name_in_another_case_is_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+
+    assert child_environment({"Path": "C:\\mine"}, {"PATH": "C:\\"}) == {"PATH": "C:\\mine"}
+
+
 def test_exported_shell_functions_are_left_out() -> None:
     assert child_environment({}, {"TERM": "() { :; }"}) == {}
 

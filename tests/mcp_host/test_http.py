@@ -1,14 +1,18 @@
 """Servers behind a URL: what is told when they refuse, and that they are found again."""
 
 import asyncio
+import gzip
+import ssl
 import time
 
 import pytest
 from aiohttp import web
 
 from sidecar.config import McpServerConfig
-from tests.support.hosts import running
-from tests.support.mcp_http import HttpServer, Json, hang, http_server
+from sidecar.errors import TlsUntrusted
+from sidecar.mcp_host.server import Network
+from tests.support.hosts import DIRECT, running
+from tests.support.mcp_http import HttpServer, Json, failure, hang, http_server
 
 
 def at(server: HttpServer, **settings: object) -> McpServerConfig:
@@ -207,3 +211,121 @@ async def test_a_server_that_ignores_our_goodbye_does_not_hold_up_the_end() -> N
         took_s = time.monotonic() - began
 
     assert took_s < 4
+
+
+async def test_a_servers_own_error_is_told_in_its_words_whatever_its_code() -> None:
+    async def limit(request: web.Request, message: Json) -> web.Response | None:
+        is_call = message["method"] == "tools/call"
+        return failure(message, -32000, "Rate limit: try in 5 s") if is_call else None
+
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        server.before = limit
+
+        result = await host.call("echo")
+
+    assert result.status == "error"
+    assert result.text.endswith("answered with an error: Rate limit: try in 5 s")
+
+
+async def test_a_stream_that_ends_without_an_answer_leaves_the_outcome_unknown() -> None:
+    async def end(request: web.Request, message: Json) -> web.StreamResponse | None:
+        is_call = message["method"] == "tools/call"
+        return (
+            web.Response(text=": soon\n\n", content_type="text/event-stream") if is_call else None
+        )
+
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        server.before = end
+
+        result = await host.call("echo")
+
+    assert result.status == "unknown"
+    assert "restarted" not in result.text
+
+
+# ---- what is said, and what is read ---------------------------------------------------------
+
+
+async def test_an_address_is_told_without_what_may_be_secret_in_it() -> None:
+    async with http_server() as server:
+        await server.stop()
+        url = f"http://me:hunter22@127.0.0.1:{server.port}/k-5678/mcp?key=sesame77"
+        async with running(s=McpServerConfig(url=url)) as host:
+            status = await host.state("backoff")
+
+    assert f"http://127.0.0.1:{server.port}" in (status.error or "")
+    for secret in ("hunter22", "k-5678", "sesame77"):
+        assert secret not in status.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("status", "media_type"), [(200, "application/json"), (400, "text/plain"), (500, "text/plain")]
+)
+async def test_no_more_of_a_body_is_read_than_a_result_may_have(
+    status: int, media_type: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def flood(request: web.Request, message: Json) -> web.StreamResponse | None:
+        if message["method"] != "tools/call":
+            return None
+        response = web.StreamResponse(status=status, headers={"Content-Type": media_type})
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * 2**16)
+
+    async with http_server() as server, running(s=at(server)) as host:
+        await host.state("ready")
+        monkeypatch.setattr("sidecar.mcp_host.http.BODY_BYTES", 2**20)
+        server.before = flood
+
+        result = await host.call("echo")
+
+        assert result.status in ("error", "unknown")
+
+
+async def test_a_compressed_answer_is_not_unpacked() -> None:
+    async def bomb(request: web.Request, message: Json) -> web.Response | None:
+        assert request.headers["Accept-Encoding"] == "identity"
+        if message["method"] != "tools/call":
+            return None
+        body, encoding = gzip.compress(b" " * 2**20), {"Content-Encoding": "gzip"}
+        return web.Response(body=body, headers=encoding, content_type="application/json")
+
+    async with http_server() as server, running(s=at(server)) as host:
+        server.before = bomb
+        await host.state("ready")
+
+        result = await host.call("echo")
+
+    assert result.status == "error"
+    assert "compresses" in result.text
+
+
+# ---- the way there --------------------------------------------------------------------------
+
+
+async def test_a_server_is_asked_through_the_proxy_of_the_settings() -> None:
+    async with http_server() as server:
+
+        async def proxy(url: str) -> str | None:
+            assert url == "http://mcp.invalid/mcp"
+            return f"http://127.0.0.1:{server.port}"
+
+        config = McpServerConfig(url="http://mcp.invalid/mcp")
+        async with running(s=config, network=Network(DIRECT.tls, proxy)) as host:
+            await host.state("ready")
+
+            assert (await host.call("echo", text="hi")).text == "hi"
+            assert all(headers["Host"] == "mcp.invalid" for headers in server.headers)
+
+
+async def test_certificates_that_cannot_be_read_are_told() -> None:
+    async def no_certificates() -> ssl.SSLContext:
+        raise TlsUntrusted("`network.ca_bundle` /none cannot be used: no such file.")
+
+    config = McpServerConfig(url="https://127.0.0.1:1/mcp")
+    async with running(s=config, network=Network(no_certificates, DIRECT.proxy)) as host:
+        status = await host.state("failed")
+
+    assert "`network.ca_bundle` /none" in (status.error or "")

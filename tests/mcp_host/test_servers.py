@@ -11,6 +11,7 @@ import pytest
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import Conflict, NotFound
+from sidecar.mcp_host import server
 from tests.support.hosts import faulty, is_alive, loop_watch, modern, plain, running, until_dead
 
 
@@ -21,6 +22,7 @@ async def test_a_server_becomes_ready_with_its_tools() -> None:
         assert host.states() == ["starting", "ready"]
         assert host.status().era == "2025-11-25"
         assert host.status().pid in host.pids
+        assert host.status().since.endswith("Z")
         assert host.tool("echo").name == "s__echo"
         assert (await host.call("echo", text="hello")).text == "hello"
 
@@ -99,6 +101,17 @@ async def test_an_exit_at_once_is_told_with_its_code_and_its_last_words() -> Non
     assert "the settings file is missing" in (status.error_info.detail or "")
 
 
+async def test_a_servers_secrets_stay_here_when_it_tells_them() -> None:
+    async with running(s=faulty("Leaky", env={"SERVICE_KEY": "open sesame"})) as host:
+        status = await host.state("backoff")
+
+        told = [status.model_dump_json(), *host.host.logs("s", 10)]
+
+    assert "cannot log in with [redacted]" in (status.error or "")
+    assert "on stdout: my key is [redacted]" in told[0].replace("\\n", "\n")
+    assert "sesame" not in "\n".join(told)
+
+
 async def test_a_mute_server_is_given_up_at_its_own_deadline() -> None:
     async with running(s=faulty("Mute", connect_timeout_s=0.5)) as host:
         await host.state("starting")
@@ -173,8 +186,9 @@ async def test_a_malformed_tool_costs_only_itself() -> None:
 
         assert [tool.server_name for tool in host.host.tools()] == ["echo", "refuse"]
         notes = "\n".join(host.host.logs("s", 20))
-        for name in ("no_schema", "bad_annotations", "bad_type", "array_arguments"):
+        for name in ("no_schema", "bad_annotations", "bad_type", "array_arguments", "too_large"):
             assert name in notes
+        assert f"{'n' * 128!r} is left out: its name has more than 128" in notes
 
 
 @pytest.mark.parametrize(("fault", "tools"), [("EndlessCursor", 100), ("SameCursor", 2)])
@@ -326,6 +340,33 @@ async def test_a_restart_interrupts_a_connect_that_hangs() -> None:
 
         assert time.monotonic() - began < 5
         assert len(host.pids) >= 1
+
+
+async def test_servers_that_hang_do_not_keep_others_from_starting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "SLOT_S", 0.3)
+    mute = faulty("Mute", connect_timeout_s=60)
+
+    async with running(a=mute, b=mute, c=mute, d=mute, s=plain()) as host:
+        await host.state("ready")
+
+        assert [host.status(name).state for name in "abcd"] == ["starting"] * 4
+
+
+async def test_a_restart_of_a_server_that_has_not_begun_has_nothing_to_wait_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "SLOT_S", 60)
+    mute = faulty("Mute", connect_timeout_s=60)
+
+    async with running(a=mute, b=mute, c=mute, d=mute, s=plain()) as host:
+        await host.until(lambda: len(host.pids) == 4)
+
+        async with asyncio.timeout(1):
+            status = await host.host.restart("s")
+
+        assert (status.state, status.pid) == ("starting", None)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

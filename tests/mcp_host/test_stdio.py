@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from sidecar.config import McpServerConfig
 from sidecar.mcp_host.environment import Launch, child_environment
-from sidecar.mcp_host.stderr import FILE_BYTES, LINES, ServerLog
+from sidecar.mcp_host.hiding import hiding
+from sidecar.mcp_host.stderr import FILE_BYTES, LINES, TAIL_BYTES, ServerLog
 from sidecar.mcp_host.stdio import LineBuffer, ServerProcess, open_process
 from tests.support.hosts import is_alive
 
@@ -52,7 +54,7 @@ def test_a_large_message_costs_time_in_proportion_to_its_size() -> None:
 
 
 def test_only_the_last_lines_are_kept_and_counted_all() -> None:
-    log = ServerLog(None)
+    log = ServerLog(None, str)
     for number in range(LINES + 50):
         log.feed(f"line {number}\n".encode())
 
@@ -63,8 +65,42 @@ def test_only_the_last_lines_are_kept_and_counted_all() -> None:
     assert log.since(log.count, 20) == ()
 
 
+def test_a_flood_of_lines_is_counted_and_not_read() -> None:
+    log, took_s = ServerLog(None, str), []
+
+    for _ in range(3):
+        began = time.perf_counter()
+        log.feed(b"\n" * 2**18)
+        took_s.append(time.perf_counter() - began)
+    log.feed(b"last\n")
+
+    assert log.count == 3 * 2**18 + 1
+    assert log.tail(1) == ("last",)
+    assert min(took_s) < 0.05  # 0.002 on an idle machine; each line by itself, 0.25
+
+
+def test_secrets_are_hidden_in_what_is_shown() -> None:
+    config = McpServerConfig(
+        command="x", env={"KEY": "open sesame", "MODE": "on", "PATH": "/usr/bin"}
+    )
+    log = ServerLog(None, hiding(config))
+
+    log.feed(b"opening with open sesame, Bearer abcdefgh, on /usr/bin\n")
+
+    assert log.tail(1) == ("opening with [redacted], Bearer [redacted], on /usr/bin",)
+
+
+def test_no_more_is_shown_than_is_quickly_made_fit_to_be() -> None:
+    log = ServerLog(None, str)
+
+    for _ in range(LINES):
+        log.feed(b"x" * 4096 + b"\n")
+
+    assert sum(map(len, log.tail(LINES))) == TAIL_BYTES
+
+
 def test_a_line_is_kept_whole_when_it_comes_in_pieces() -> None:
-    log = ServerLog(None)
+    log = ServerLog(None, str)
 
     log.feed(b"caf\xc3")
     log.feed(b"\xa9 au lait\r\nnext")
@@ -74,7 +110,7 @@ def test_a_line_is_kept_whole_when_it_comes_in_pieces() -> None:
 
 
 def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
-    log = ServerLog(None)
+    log = ServerLog(None, str)
 
     for _ in range(1000):
         log.feed(b"x" * 10_000)
@@ -83,7 +119,7 @@ def test_a_line_without_an_end_does_not_fill_the_memory() -> None:
 
 
 def test_a_server_cannot_draw_on_the_terminal_of_whoever_reads_its_log() -> None:
-    log = ServerLog(None)
+    log = ServerLog(None, str)
 
     log.feed(b"\x1b[2Jgone \xe2\x80\xaetxt.exe\n")
 
@@ -92,7 +128,7 @@ def test_a_server_cannot_draw_on_the_terminal_of_whoever_reads_its_log() -> None
 
 def test_the_log_file_is_private_and_becomes_one_older_file(tmp_path: Path) -> None:
     file = tmp_path / "mcp-s.log"
-    log = ServerLog(file)
+    log = ServerLog(file, str)
 
     for _ in range(5):
         log.feed(b"x" * (FILE_BYTES // 2) + b"\n")
@@ -106,7 +142,7 @@ def test_the_log_file_is_private_and_becomes_one_older_file(tmp_path: Path) -> N
 
 
 def test_a_log_file_that_cannot_be_written_costs_nobody_the_lines(tmp_path: Path) -> None:
-    log = ServerLog(tmp_path / "missing" / "mcp-s.log")
+    log = ServerLog(tmp_path / "missing" / "mcp-s.log", str)
 
     log.feed(b"still here\n")
 
@@ -118,7 +154,7 @@ def test_a_log_file_that_cannot_be_written_costs_nobody_the_lines(tmp_path: Path
 
 async def a_process(script: str) -> ServerProcess:
     launch = Launch(sys.executable, ("-c", script), None, child_environment({}))
-    return await open_process("s", launch, ServerLog(None), lambda: None)
+    return await open_process("s", launch, ServerLog(None, str), lambda: None)
 
 
 async def test_closing_lets_a_process_end_by_itself() -> None:

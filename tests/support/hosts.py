@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import ssl
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from typing import Any
 
 from sidecar.config import McpServerConfig
 from sidecar.mcp_host.host import Host
+from sidecar.mcp_host.server import Network
 from sidecar.messages import Tool, ToolResultPart
 from sidecar.protocol import (
     McpServerStateChanged,
@@ -22,6 +24,17 @@ from sidecar.protocol import (
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
+
+
+async def _no_tls() -> ssl.SSLContext:
+    raise AssertionError("nobody asked for https")
+
+
+async def _no_proxy(url: str) -> str | None:
+    return None
+
+
+DIRECT = Network(_no_tls, _no_proxy)
 
 
 def plain(**settings: Any) -> McpServerConfig:
@@ -45,11 +58,13 @@ def _module(name: str, *args: str, **settings: Any) -> McpServerConfig:
 class WatchedHost:
     """`server` and `tool` name what a test talks about; most have one server, `s`."""
 
-    def __init__(self, servers: dict[str, McpServerConfig], log_dir: Path | None) -> None:
+    def __init__(
+        self, servers: dict[str, McpServerConfig], log_dir: Path | None, network: Network
+    ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
         self.pids: set[int] = set()
         self._happened = asyncio.Event()
-        self.host = Host(servers, log_dir=log_dir, emit=self._emit)
+        self.host = Host(servers, log_dir=log_dir, network=network, emit=self._emit)
 
     def _emit(self, event: McpServerStateChanged | McpToolsChanged) -> None:
         self.events.append(event)
@@ -104,10 +119,10 @@ class WatchedHost:
 
 @contextlib.asynccontextmanager
 async def running(
-    *, log_dir: Path | None = None, **servers: McpServerConfig
+    *, log_dir: Path | None = None, network: Network = DIRECT, **servers: McpServerConfig
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir)
+    watched = WatchedHost(servers, log_dir, network)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched

@@ -94,6 +94,11 @@ def reply(message: Json, result: Json, headers: dict[str, str] | None = None) ->
     return web.json_response(body, headers=headers)
 
 
+def failure(message: Json, code: int, text: str) -> web.Response:
+    error = {"code": code, "message": text}
+    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+
 def text(value: str) -> Json:
     return {"content": [{"type": "text", "text": value}]}
 

@@ -72,6 +72,8 @@ class MalformedTools(Plain):
                 tool("bad_type", inputSchema={"type": "object", "properties": {"a": {"type": 7}}}),
                 tool("array_arguments", inputSchema={"type": "array"}),
                 "not even an object",
+                tool("n" * 129),
+                tool("too_large", outputSchema={"type": "object", "title": "x" * 2**18}),
                 tool("refuse"),
             ]
         }
@@ -110,7 +112,7 @@ class Changing(Plain):
     version = 1
 
     def on_tools_list(self, params: Json) -> Json:
-        echo = tool("echo", description=f"version {self.version}")
+        echo = tool("echo", description=f"version {self.version}", title="t" * 300)
         return {"tools": [echo, tool("grow"), *([tool("new")] if self.version > 1 else [])]}
 
     def call_grow(self, arguments: Json) -> Json:
@@ -134,12 +136,45 @@ class EndlessLine(Plain):
             self.write(b"x" * 2**20)
 
 
-class WrongStructure(Plain):
-    """Promises an output schema and breaks it."""
+class EvilPattern(Plain):
+    """Promises what takes seconds to check, breaks it, and writes its ids in another way."""
 
-    def on_tools_list(self, params: Json) -> Json:
-        schema = {"type": "object", "properties": {"sum": {"type": "string"}}}
-        return {"tools": [tool("structured", outputSchema=schema)]}
+    def on_tools_list(self, params: Json) -> Json | None:
+        schema = {"type": "object", "properties": {"sum": {"pattern": "^(a+)+$"}}}
+        listed = {"tools": [tool("structured", outputSchema=schema)]}
+        self.send({"id": f"0{self.request_id}", "result": listed})
+        return None
+
+    def call_structured(self, arguments: Json) -> Json:
+        return {"content": [], "structuredContent": {"sum": "a" * 25 + "!"}}
+
+
+class Leaky(Plain):
+    """Tells its key and ends."""
+
+    def serve(self) -> None:
+        key = os.environ["SERVICE_KEY"]
+        self.write(f"my key is {key}\n".encode())
+        self.say(f"cannot log in with {key}")
+        sys.exit(1)
+
+
+class ClosesInput(Plain):
+    """Takes one call and no more, and answers it later than others would wait for its end."""
+
+    def serve(self) -> None:
+        line = b""
+        while byte := os.read(0, 1):  # unbuffered, so that stdin may be closed
+            line += byte
+            if byte == b"\n":
+                message = json.loads(line)
+                if message["method"] == "tools/call":
+                    os.close(0)
+                    time.sleep(2.5)
+                    self.send({"id": message["id"], "result": text("late but right")})
+                    time.sleep(60)
+                self.receive(message)
+                line = b""
 
 
 class AnswersAndExits(Plain):

@@ -79,7 +79,7 @@ class Plain:
             "serverInfo": {"name": "plain", "version": "1"},
         }
 
-    def on_tools_list(self, params: Json) -> Json:
+    def on_tools_list(self, params: Json) -> Json | None:
         names = sorted(name[5:] for name in dir(self) if name.startswith("call_"))
         return {"tools": [tool(name) for name in names]}
 
@@ -133,6 +133,10 @@ class Plain:
 
     def call_refuse(self, arguments: Json) -> Json:
         return text("No, thank you.", isError=True)
+
+    def call_fail(self, arguments: Json) -> None:
+        """A JSON-RPC error of the server's own: `code` and `message`."""
+        self.send({"id": self.request_id, "error": arguments})
 
     def call_malformed(self, arguments: Json) -> Json:
         return {"content": [{"type": "hologram"}]}
