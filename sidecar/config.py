@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -276,7 +277,7 @@ def load(
     layers, notes = Layers(Config), list[str]()
     layers.add(nodes.load(shipped_settings(), "default"))
     file = config_file or folders.settings_file
-    if config_file is not None or file.is_file():
+    if config_file is not None or _is_there(file):
         layers.add(persons_file.load(file, environ, notes))
     for layer in _environment(environ, layers.tree):
         layers.add(layer)
@@ -310,6 +311,15 @@ def starter() -> str:
     shipped = shipped_settings().read_text("utf-8").splitlines()
     settings = shipped[shipped.index("server:") :]
     return "\n".join((_STARTER, *(f"#{line}" if line else "" for line in settings), ""))
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return stat.S_ISREG(os.stat(file).st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:  # it may be, where we may not look: reading it says why it cannot be used
+        return True
 
 
 def _environment(environ: Mapping[str, str], tree: Mapping[str, Any]) -> Iterator[dict[str, Node]]:

@@ -218,7 +218,9 @@ def _translated(work: Callable[[], T]) -> T:
         raise KeyringUnavailable("The keyring is locked. Unlock it and try again.") from None
     except Exception as error:  # back ends raise D-Bus, COM and OS errors, with no base in common
         # its text is dropped, and the chain with it: it may quote the key
-        raise KeyringUnavailable(f"The keyring failed ({type(error).__name__}).") from None
+        raise KeyringUnavailable(
+            f"The keyring failed ({type(error).__name__}). Unlock it, or restart it, and try again."
+        ) from None
 
 
 def _usable(found: Backend) -> Backend:

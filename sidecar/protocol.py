@@ -432,6 +432,29 @@ class ConfigGetResult(Result):
     sources: dict[str, str] = Field(description="Where each set value came from.")
 
 
+FindingStatus = Literal["ok", "warning", "broken"]
+FindingArea = Literal[
+    "program", "settings", "folder", "log", "keyring", "provider", "command", "mcp", "port"
+]
+
+
+class Finding(Result):
+    """One thing that was looked at."""
+
+    status: FindingStatus = Field(
+        description="`broken` is what is needed and does not work; `warning` can wait."
+    )
+    area: FindingArea
+    name: str | None = optional("Which one, where there are several: a provider, a server, …")
+    text: str = Field(description="What was found, and what to do about it.")
+    code: str | None = optional("The error's code, for programs.")
+
+
+class DiagnosticsResult(Result):
+    ok: bool = Field(description="False when anything is broken.")
+    items: tuple[Finding, ...]
+
+
 # ---- requests -------------------------------------------------------------------------------
 
 
@@ -555,6 +578,12 @@ class ConfigGet(Request):
     payload: Nothing = Nothing.model_construct()
 
 
+class Diagnostics(Request):
+    result = DiagnosticsResult
+    action: Literal["diagnostics"]
+    payload: Nothing = Nothing.model_construct()
+
+
 class Shutdown(Request):
     result = Empty
     action: Literal["shutdown"]
@@ -582,6 +611,7 @@ AnyRequest: TypeAlias = (
     | McpToolsList
     | McpToolsCall
     | ConfigGet
+    | Diagnostics
     | Shutdown
 )
 
@@ -937,6 +967,7 @@ AnyResult: TypeAlias = (
     | ToolsListResult
     | ToolsCallResult
     | ConfigGetResult
+    | DiagnosticsResult
     | Empty
 )
 

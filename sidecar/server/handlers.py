@@ -6,6 +6,7 @@ SidecarError for what the client should read, and leaves everything else to its 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeVar, assert_never
 from uuid import uuid4
 
@@ -14,11 +15,13 @@ from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
 from sidecar.chat.base import ToolSource
 from sidecar.chat.runs import Run, Runs
 from sidecar.config import Loaded, masked
-from sidecar.credentials import Credentials
+from sidecar.credentials import Credentials, Keyring
+from sidecar.doctor import Patient, examine
 from sidecar.errors import BadRequest, NotFound, ToolNotFound, UnsupportedProtocol
 from sidecar.mcp_host.consent import Allowed, Asked, Decision, Denied
 from sidecar.mcp_host.host import Host
 from sidecar.messages import TextContent, Tool
+from sidecar.paths import Folders
 from sidecar.protocol import (
     CAPABILITIES,
     PROTOCOL_VERSION,
@@ -34,6 +37,7 @@ from sidecar.protocol import (
     ChatPayload,
     ConfigGet,
     ConfigGetResult,
+    Diagnostics,
     Empty,
     Event,
     Hello,
@@ -98,6 +102,8 @@ class Services:
     providers: Providers
     credentials: Credentials
     settings: Loaded
+    keyring: Keyring
+    folders: Folders
     publish: Callable[[Event], None]
     stop: Callable[[str], None]
 
@@ -157,6 +163,8 @@ class Handlers:
                     settings=masked(services.settings),
                     sources=dict(services.settings.sources),
                 )
+            case Diagnostics():
+                return await examine(_patient(services))
             case Shutdown():
                 services.stop("request")
                 return Empty()
@@ -370,3 +378,15 @@ def _tool(source: ToolSource, call: ToolsCallPayload) -> Tool:
 
 def _no_progress(progress: float, total: float | None) -> None:
     """Nobody follows a direct call."""
+
+
+def _patient(services: Services) -> Patient:
+    return Patient(
+        settings=services.settings,
+        folders=services.folders,
+        keyring=services.keyring,
+        credentials=services.credentials,
+        test_provider=partial(_test, services.providers),
+        servers_settled=services.host.settled,
+        servers=services.host.statuses,
+    )
