@@ -127,7 +127,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
     host = Host(_servers(world), log_dir=log_dir, network=network, emit=events.publish)
-    rules = Rules(world.folders.data / "rules.json" if config.storage.enabled else None)
+    is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
+    rules = Rules(world.folders.data / "rules.json" if is_kept else None)
     rules.load()
     approvals = Approvals(
         rules=rules,
@@ -166,6 +167,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             providers=providers,
             credentials=credentials,
             settings=world.settings,
+            keyring=world.keyring,
+            folders=world.folders,
             publish=events.publish,
             stop=lifetime.stop,
         )

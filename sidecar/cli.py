@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from difflib import get_close_matches
 from getpass import getpass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from sidecar import __version__
 from sidecar.errors import (
     AlreadyRunning,
+    BadRequest,
     ConfigInvalid,
     KeyringUnavailable,
     PortInUse,
@@ -31,13 +32,18 @@ if TYPE_CHECKING:
     from sidecar.app import App, World
     from sidecar.client import Client
     from sidecar.config import Loaded
-    from sidecar.credentials import Credentials
+    from sidecar.credentials import Credentials, KeyStatus
+    from sidecar.instance import Instance
+    from sidecar.lifetime import Lifetime
     from sidecar.paths import Folders
+    from sidecar.protocol import KeyItem
 
 
 class InternalError(SidecarError):
     """A bug; `code` is `internal`."""
 
+
+T = TypeVar("T")
 
 FAILED, USAGE, INTERNAL, INTERRUPTED, TERMINATED = 1, 2, 70, 130, 143
 EXIT_CODES: dict[type[SidecarError], int] = {
@@ -50,7 +56,7 @@ EXIT_CODES: dict[type[SidecarError], int] = {
 }
 
 
-COMMANDS = ("serve", "chat", "keys", "config", "mcp", "schema")
+COMMANDS = ("serve", "chat", "keys", "config", "mcp", "doctor", "schema")
 DEMO_SERVER = "demo-server"  # the demo's MCP server, which we start ourselves
 
 
@@ -89,6 +95,12 @@ def _failed(error: Exception, *, is_awaited: bool) -> int:
         print(json.dumps({"event": "error", "code": code, "message": str(error)}), flush=True)
     else:
         print(f"sidecar: {error}", file=sys.stderr)
+    return _exit_code(error)
+
+
+def _exit_code(error: Exception) -> int:
+    if getattr(error, "code", None) == KeyringUnavailable.code:  # also as a sidecar's answer
+        return EXIT_CODES[KeyringUnavailable]
     return next((exit for kind, exit in EXIT_CODES.items() if isinstance(error, kind)), FAILED)
 
 
@@ -150,6 +162,11 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", metavar="N", type=int, help="port; 0 for any free one")
     serve.add_argument("--managed", action="store_true", help="for a frontend that spawns it")
     serve.add_argument(
+        "--no-browser",
+        action="store_true",
+        help="for scripts: exit 4, not 0, if one is running already",
+    )
+    serve.add_argument(
         "--allow-origin", metavar="ORIGIN", action="append", default=[], dest="origins"
     )
     serve.add_argument("--log-level", choices=("DEBUG", "INFO", "WARNING", "ERROR"))
@@ -199,6 +216,12 @@ def _parser() -> argparse.ArgumentParser:
     logs = mcp.add_parser("logs", parents=[settings, demo], help="a server's last lines of stderr")
     logs.add_argument("server")
     logs.set_defaults(run=_mcp_logs)
+
+    doctor = commands.add_parser(
+        "doctor", parents=[settings, demo], help="what works and what does not"
+    )
+    doctor.add_argument("--json", action="store_true", help="the same for programs")
+    doctor.set_defaults(run=_doctor)
 
     schema = commands.add_parser("schema", help="the protocol, as this program speaks it")
     schema.add_argument("--format", choices=("json", "typescript", "markdown"), default="json")
@@ -266,10 +289,36 @@ def _credentials(arguments: argparse.Namespace) -> "Credentials":
     return open_credentials(loaded.config.providers, keyring, os.environ, redact_value)
 
 
+def _running(arguments: argparse.Namespace) -> "Instance | None":
+    """The sidecar that is running, said on stderr; none for a command with its own settings."""
+    from sidecar import instance
+
+    if arguments.config is not None or getattr(arguments, "demo", False):
+        return None
+    try:
+        running = instance.find(_folders(arguments).data)
+    except instance.Untrusted as error:
+        print(f"sidecar: {error}", file=sys.stderr)
+        return None
+    if running is not None:
+        print(f"sidecar: asking the one at {running.http}", file=sys.stderr)
+    return running
+
+
+@contextlib.asynccontextmanager
+async def _client_of(running: "Instance", *answers: str) -> "AsyncIterator[Client]":
+    from sidecar.client import connect
+
+    async with connect(running.url, running.token, events=("mcp",), answers=answers) as client:
+        yield client
+
+
 @contextlib.asynccontextmanager
 async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIterator[Client]":
     """A sidecar for this command alone, on a free port, and a client of it.
 
+    It neither takes the profile's lock nor lets itself be found: a frontend that starts meanwhile
+    must not wait for a chat to end.
     SIGTERM and SIGHUP cancel the command, so that the servers it started are ended as well.
     """
     from sidecar import log
@@ -307,32 +356,69 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 async def _serving(arguments: argparse.Namespace) -> int:
-    from sidecar import log
-    from sidecar.app import open_app
+    from sidecar.instance import Lock, forget
     from sidecar.lifetime import Lifetime
 
     lifetime, managed = Lifetime(), arguments.managed
+    lifetime.bound()
+    lifetime.watch_launcher()
+    parent = os.environ.pop("SIDECAR_PARENT_PID", None)  # it is nobody else's parent
     if managed:
         lifetime.watch_stdin()
+        if parent is not None:
+            lifetime.watch_parent(parent)
     folders = _folders(arguments)
     loaded = _settings(arguments, folders, managed=managed)
     folders.make()
+    lock = Lock(folders.data)
+    first = await lock.take_or_find(lifetime.stopping, finds=not managed)
+    if first is not None:
+        return _say_first(first, no_browser=arguments.no_browser)
+    try:
+        forget(folders.data)  # whoever wrote it was killed
+        return await _serving_alone(arguments, loaded, folders, lifetime)
+    finally:
+        lock.release()
+
+
+async def _serving_alone(
+    arguments: argparse.Namespace, loaded: "Loaded", folders: "Folders", lifetime: "Lifetime"
+) -> int:
+    from sidecar import log
+    from sidecar.app import open_app
+
     logging = loaded.config.logging
     log_file = log.configure(
         logging.level,
-        None if managed else logging.format,
+        None if arguments.managed else logging.format,
         folders.log if logging.file else None,
     )
     given = "SIDECAR_TOKEN" in os.environ
     async with open_app(_world(arguments, loaded, folders), lifetime) as app:
         lifetime.watch_signals()
-        if managed:
-            _print_ready(app, log_file, with_token=not given)
-        else:
-            _print_address(app, with_token=not given)
-        arguments.is_ready = True
-        app.begin()
-        await lifetime.stopping.wait()
+        with contextlib.ExitStack() as stack:
+            if arguments.managed:
+                _print_ready(app, log_file, with_token=not given)
+            else:
+                stack.enter_context(_findable(app, folders))
+                _print_address(app, with_token=not given)
+            arguments.is_ready = True
+            app.begin()
+            await lifetime.stopping.wait()
+    return 0
+
+
+def _findable(app: "App", folders: "Folders") -> contextlib.AbstractContextManager[None]:
+    """The commands of this profile, and whoever starts a second sidecar in it, find this one."""
+    from sidecar.instance import published, this_process
+
+    return published(folders.data, this_process(app.url, app.http, app.token, __version__))
+
+
+def _say_first(first: "Instance", *, no_browser: bool) -> int:
+    if no_browser:
+        raise AlreadyRunning(f"A sidecar is running already, at {first.http}/ (pid {first.pid}).")
+    print(f"sidecar {first.version} is running already.\n  page   {first.http}/", flush=True)
     return 0
 
 
@@ -392,7 +478,7 @@ def _chat(arguments: argparse.Namespace) -> int:
 
 
 def _keys_status(arguments: argparse.Namespace) -> int:
-    states = asyncio.run(_credentials(arguments).status())
+    states = asyncio.run(_key_states(arguments))
     for state in states:
         print(f"{state.provider:<12} {state.source or 'no key'}")
     backend = next((state.backend for state in states if state.backend), None)
@@ -402,23 +488,62 @@ def _keys_status(arguments: argparse.Namespace) -> int:
     return 0
 
 
+async def _key_states(arguments: argparse.Namespace) -> "Sequence[KeyStatus] | Sequence[KeyItem]":
+    running = _running(arguments)
+    if running is None:
+        return await _credentials(arguments).status()
+    from sidecar.protocol import KeysStatus
+
+    async with _client_of(running) as client:
+        return (await client.request(KeysStatus)).items
+
+
 def _keys_set(arguments: argparse.Namespace) -> int:
-    credentials = _credentials(arguments)
     provider = arguments.provider
     key = getpass(f"Key for {provider}: ") if sys.stdin.isatty() else sys.stdin.readline()
-    stored = asyncio.run(credentials.set(provider, key, persist=True))
+    shadowed_by = asyncio.run(_store_key(arguments, key))
     print(f"The key for {provider} is in the keyring.")
-    if stored.shadowed_by:
-        print(f"It is not used while there is one in: {stored.shadowed_by}.")
+    if shadowed_by:
+        print(f"It is not used while there is one in: {shadowed_by}.")
     return 0
 
 
+async def _store_key(arguments: argparse.Namespace, key: str) -> str | None:
+    """Returns which other place is looked at before the keyring, if one has a key too."""
+    running = _running(arguments)
+    if running is None:
+        stored = await _credentials(arguments).set(arguments.provider, key, persist=True)
+        return stored.shadowed_by
+    from pydantic import ValidationError
+
+    from sidecar.protocol import KeysSet, KeysSetPayload
+
+    try:
+        payload = KeysSetPayload(provider=arguments.provider, key=key.strip())
+    except ValidationError:
+        raise BadRequest("The key is empty or too long.") from None  # it quotes it
+    async with _client_of(running) as client:
+        return (await client.request(KeysSet, payload)).shadowed_by
+
+
 def _keys_delete(arguments: argparse.Namespace) -> int:
-    if asyncio.run(_credentials(arguments).delete(arguments.provider)):
-        print(f"The key for {arguments.provider} is deleted from the keyring.")
+    provider, running = arguments.provider, _running(arguments)
+    if running is not None:
+        asyncio.run(_ask_to_delete(running, provider))
+        print(f"The keyring has no key for {provider} now.")
         return 0
-    print(f"The keyring has no key for {arguments.provider}.")
+    if asyncio.run(_credentials(arguments).delete(provider)):
+        print(f"The key for {provider} is deleted from the keyring.")
+        return 0
+    print(f"The keyring has no key for {provider}.")
     return FAILED
+
+
+async def _ask_to_delete(running: "Instance", provider: str) -> None:
+    from sidecar.protocol import KeysDelete, ProviderPayload
+
+    async with _client_of(running) as client:
+        await client.request(KeysDelete, ProviderPayload(provider=provider))
 
 
 # ---- config ---------------------------------------------------------------------------------
@@ -501,13 +626,32 @@ def _mcp_logs(arguments: argparse.Namespace) -> int:
 
 
 async def _with_client(
-    arguments: argparse.Namespace, run: "Callable[[Client], Awaitable[int]]", *answers: str
-) -> int:
-    async with _own_sidecar(arguments, *answers) as client:
+    arguments: argparse.Namespace, run: "Callable[[Client], Awaitable[T]]", *answers: str
+) -> T:
+    running = _running(arguments)
+    found = _own_sidecar(arguments, *answers) if running is None else _client_of(running, *answers)
+    async with found as client:
         return await run(client)
 
 
 # ---- the rest -------------------------------------------------------------------------------
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from sidecar import doctor
+    from sidecar.credentials import Keyring, service_name
+    from sidecar.protocol import Diagnostics
+
+    folders = _folders(arguments)
+    return asyncio.run(
+        doctor.run(
+            folders,
+            Keyring(service_name(folders.profile)),
+            load=lambda: _settings(arguments, folders, managed=False),
+            ask=lambda: _with_client(arguments, lambda client: client.request(Diagnostics)),
+            as_json=arguments.json,
+        )
+    )
 
 
 def _schema(arguments: argparse.Namespace) -> int:

@@ -1,7 +1,8 @@
-"""When the program ends: signals, the frontend's pipe, a request; and what happens then.
+"""When the program ends: signals, the frontend's pipe or its process, the launcher, a request.
 
 Whatever comes first asks for a clean stop, once. A second signal, later than one Ctrl-C takes to
-reach both processes of the binary, ends it at once.
+reach both processes of the binary, ends it at once; so does a stop that takes too long, whatever
+it is that hangs.
 """
 
 import asyncio
@@ -10,15 +11,19 @@ import signal
 import stat
 import sys
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
+from pathlib import Path
 
 import structlog
 
+from sidecar import processes
 from sidecar.errors import ConfigInvalid
 
 SHUTDOWN_S = 6.0  # all of it; a frontend that quits will not wait longer
+HUNG_S = 5.5  # later than the 5 s that MCP servers may take
+LAST_LINES_S = 0.2  # for the log's thread, unless its disk is what hangs
 SECOND_SIGNAL_S = 0.5  # one Ctrl-C reaches the one-file binary twice
 STDIN_BYTES = 4096  # what a frontend writes there is read and dropped
 
@@ -33,15 +38,23 @@ class Lifetime:
         self.reason = ""
         self._first_signal_at = float("inf")
         self._kill: Callable[[], None] = lambda: None
+        self._hung: threading.Timer | None = None
 
     def stop(self, reason: str) -> None:
         """Ask for a clean stop; the first reason is the one that is told."""
         if not self.stopping.is_set():
             self.reason = reason
             self.stopping.set()
+            if self._hung is not None:
+                self._hung.start()
+
+    def bound(self) -> None:
+        """End this process when a stop takes longer than it may. Only for who is the process."""
+        self._hung = threading.Timer(HUNG_S, self._end_hung)
+        self._hung.daemon = True
 
     def kill_with(self, kill: Callable[[], None]) -> None:
-        """What a second signal does before it ends the process: must be quick and synchronous."""
+        """What is done before the process ends at once: must be quick and synchronous."""
         self._kill = kill
 
     def watch_signals(self) -> None:
@@ -62,20 +75,55 @@ class Lifetime:
                 "--managed needs a pipe on stdin that the parent keeps open (in Node: "
                 "stdio: ['pipe', …]): its end is how the sidecar knows that the parent is gone."
             )
+        self._stop_after(_read_to_the_end, "stdin_closed")
+
+    def watch_parent(self, given: str) -> None:
+        """Stop when the process of SIDECAR_PARENT_PID ends. Raises ConfigInvalid without one."""
+        try:
+            wait = processes.watch(int(given))
+        except (ValueError, OverflowError, ProcessLookupError) as error:
+            raise ConfigInvalid(
+                f"SIDECAR_PARENT_PID is {given!r}, which is no process that runs and is older than "
+                "this one: give the pid of the program that the sidecar is to end with."
+            ) from error
+        self._stop_after(wait, "parent_ended")
+
+    def watch_launcher(self) -> None:
+        """Stop when the outer process of the one-file binary is killed, which tells us nothing."""
+        if not _is_one_file():
+            return
+        launcher = os.getppid()
+        try:
+            wait = processes.watch(launcher)
+        except ProcessLookupError:
+            self.stop("launcher_ended")
+            return
+        if os.getppid() != launcher:  # it ended meanwhile
+            self.stop("launcher_ended")
+        self._stop_after(wait, "launcher_ended")
+
+    def _stop_after(self, wait: Callable[[], None], reason: str) -> None:
+        """`wait` blocks, in a daemon thread: no exit waits for it."""
         loop = asyncio.get_running_loop()
 
         def watch() -> None:
-            with suppress(OSError):  # a broken pipe is an end too
-                while os.read(0, STDIN_BYTES):
-                    pass
+            wait()
             with suppress(RuntimeError):  # the loop may have ended before it
-                loop.call_soon_threadsafe(self.stop, "stdin_closed")
+                loop.call_soon_threadsafe(self.stop, reason)
 
-        # a thread of our own on the bare descriptor: a reader on sys.stdin would block the exit
-        threading.Thread(target=watch, name="stdin", daemon=True).start()
+        threading.Thread(target=watch, name=reason, daemon=True).start()
+
+    def _end_hung(self) -> None:
+        """In a thread of its own, since it may be the loop that hangs."""
+        try:
+            log.error("shutdown_hung", reason=self.reason, after_s=HUNG_S)
+            self._kill()
+            time.sleep(LAST_LINES_S)
+        finally:
+            os._exit(0)  # a stop was asked for, and nothing of ours is left
 
     def _on_signal(self, number: int) -> None:
-        now = monotonic()
+        now = time.monotonic()
         if now - self._first_signal_at > SECOND_SIGNAL_S:
             self._kill()
             os._exit(128 + number)
@@ -89,6 +137,19 @@ def _signals() -> list[signal.Signals]:
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
         asking.append(signal.SIGHUP)
     return asking
+
+
+def _read_to_the_end() -> None:
+    """Of stdin, on the bare descriptor: a reader on sys.stdin would block the exit."""
+    with suppress(OSError):  # a broken pipe is an end too
+        while os.read(0, STDIN_BYTES):
+            pass
+
+
+def _is_one_file() -> bool:
+    """Only the one-file binary unpacks itself into such a folder, and has a process for it."""
+    folder: str | None = getattr(sys, "_MEIPASS", None)
+    return folder is not None and Path(folder).name.startswith("_MEI")
 
 
 def _is_held_open(descriptor: int) -> bool:

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal, TextIO
 
+from sidecar.chat.approvals import SHOWN_CHARS
 from sidecar.client import Client, ClientError, Run, ServerError
 from sidecar.messages import JsonObject
 from sidecar.protocol import (
@@ -38,7 +39,7 @@ from sidecar.protocol import (
     ToolsCallPayload,
     ToolsListPayload,
 )
-from sidecar.visible import visible
+from sidecar.visible import visible, visible_json
 
 if sys.platform != "win32":
     import termios
@@ -110,9 +111,9 @@ async def call_tool(client: Client, server: str, name: str, arguments: JsonObjec
     """Whoever types the call has allowed it; a rule that denies it holds all the same."""
     await _settled(client)
     async with asyncio.TaskGroup() as group:
-        allowing = group.create_task(_allow_next(client))
+        payload = ToolsCallPayload(server=server, name=name, arguments=arguments)
+        allowing = group.create_task(_allow(client, payload))
         try:
-            payload = ToolsCallPayload(server=server, name=name, arguments=arguments)
             result = await client.request(McpToolsCall, payload)
         finally:
             allowing.cancel()
@@ -123,8 +124,15 @@ async def call_tool(client: Client, server: str, name: str, arguments: JsonObjec
     return 0
 
 
-async def _allow_next(client: Client) -> None:
-    approval = (await client.event(ApprovalsPending)).data
+async def _allow(client: Client, call: ToolsCallPayload) -> None:
+    """This call, and nothing that another window of the same sidecar is asked about."""
+    shown = visible_json(call.arguments, SHOWN_CHARS)
+    while True:
+        approval = (await client.event(ApprovalsPending)).data
+        is_same = (approval.server, approval.name) == (call.server, visible(call.name))
+        is_shown = approval.arguments == shown or approval.arguments_truncated
+        if approval.run_id is None and is_same and is_shown:
+            break
     answer = ApprovalsResolvePayload(approval_id=approval.approval_id, decision="allow")
     await client.request(ApprovalsResolve, answer)
 
@@ -185,14 +193,24 @@ class _Talk:
         return 0
 
     async def answer_approvals(self) -> None:
-        """Put every pending call to the person, one after the other, while it waits."""
+        """Put every pending call of ours to the person, one after the other, while it waits."""
         with contextlib.suppress(ClientError):  # the chat itself says that the socket is gone
             while True:
                 approval = (await self._client.event(ApprovalsPending)).data
+                if not await self._is_ours(approval):
+                    continue  # of another window of the same sidecar
                 async with asyncio.TaskGroup() as group:
                     asking = group.create_task(self._answer(approval))
                     await self._until_resolved(approval.approval_id)
                     asking.cancel()
+
+    async def _is_ours(self, approval: Approval) -> bool:
+        if self._run is None:
+            return False
+        try:
+            return approval.run_id == (await self._run.started()).run_id
+        except ServerError:  # ours was refused
+            return False
 
     async def _answer(self, approval: Approval) -> None:
         answer = await self._ask(approval)

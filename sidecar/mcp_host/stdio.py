@@ -105,6 +105,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self._queued_bytes = 0
         self._arrived = asyncio.Event()
         self._is_closing = False
+        self._loop = asyncio.get_running_loop()
         self._is_deaf = False  # it closed its stdin
         self._calls: set[RequestId] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -172,7 +173,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
             raise
 
     def kill_now(self) -> None:
-        """Synchronous, for a last resort; safe at any time."""
+        """Synchronous, for a last resort; safe at any time, and from another thread."""
         if not self.gone.is_set():
             self._is_closing = True
             self._kill()
@@ -261,7 +262,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
     def _later(self, delay_s: float, step: Callable[[], object]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(delay_s, step)
+        self._timer = self._loop.call_later(delay_s, step)
 
     def _enqueue(self, lines: list[bytearray]) -> None:
         kept = [line for line in lines if line and not line.isspace()]

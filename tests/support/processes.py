@@ -165,13 +165,16 @@ class Terminal:
 
 @contextlib.asynccontextmanager
 async def on_terminal(
-    home: Path, *arguments: str, environ: Mapping[str, str] | None = None
+    home: Path,
+    *arguments: str,
+    environ: Mapping[str, str] | None = None,
+    python: tuple[str, ...] = ("-m", "sidecar"),
 ) -> AsyncIterator[Terminal]:
     """A command on a terminal of its own, so that Ctrl-C is a signal."""
     ours, its = os.openpty()
     become = "import os, sys; os.login_tty(0); os.execv(sys.executable, sys.argv[1:])"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", become, sys.executable, "-m", "sidecar", *arguments),
+        *(sys.executable, "-c", become, sys.executable, *python, *arguments),
         cwd=PROJECT,
         env=environment(home, {"TERM": "xterm", **(environ or {})}),
         stdin=its,
