@@ -1,0 +1,3 @@
+"""What the shortest start is measured with: no program can be faster in the same bundle."""
+
+print("{}", flush=True)
