@@ -38,6 +38,12 @@ DEMO_MODEL = "demo/scripted"
 _STARTER = """\
 # Your settings. What is commented out has the value you see; to change one, remove the "#" at the
 # margin before it and before its section. "sidecar config validate" checks this file.
+#
+# An MCP server, to begin with:
+#
+#mcp:
+#  servers:
+#    files: {command: npx, args: [-y, "@modelcontextprotocol/server-filesystem", "~/Documents"]}
 """
 
 DEFAULT_BASE_URLS: Mapping[str, str] = {  # by kind: where a vendor itself serves its API
