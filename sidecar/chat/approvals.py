@@ -175,9 +175,8 @@ class Approvals:
             self._remember_here(self._rule(question, payload))
             self._answer_alike(connection_id)
         elif payload.duration == "always":
-            writing = self._rules.add(self._rule(question, payload))
             try:
-                await writing
+                await self._rules.add(self._rule(question, payload))
             finally:
                 self._answer_alike(connection_id)  # it holds, whether it could be written or not
         return result

@@ -26,11 +26,12 @@ class Rules:
 
     def __init__(self, file: Path | None) -> None:
         """`file` None keeps them for this run only."""
+        self.are_incomplete = False
+        """A file that could not be read lies aside: a denial in it may be missing here."""
         self._file = file
         self._rules: list[StoredRule] = []
-        self._writing = (
-            threading.Lock()
-        )  # held by threads: a write goes on when nobody waits for it
+        # held by threads, not tasks: a write goes on when nobody waits for it any more
+        self._writing = threading.Lock()
 
     def load(self) -> None:
         """Read the file, if there is one. A broken one is put aside, see `are_incomplete`."""
@@ -42,13 +43,9 @@ class Rules:
             with suppress(OSError):
                 self._file.replace(self._aside)
             log.warning("rules_unreadable", reason=type(error).__name__)
+        self.are_incomplete = self._aside.exists()
         if self.are_incomplete:
             log.warning("rules_incomplete", repair_or_delete=str(self._aside))
-
-    @property
-    def are_incomplete(self) -> bool:
-        """A file that could not be read lies aside: a denial in it may be missing here."""
-        return self._file is not None and self._aside.exists()
 
     def all(self) -> tuple[StoredRule, ...]:
         return tuple(self._rules)
