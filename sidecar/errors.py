@@ -5,7 +5,7 @@
     ├── Refused: BadHost, OriginNotAllowed, Unauthorized   before the upgrade, as HTTP
     ├── RequestError                                    the client's frame cannot be served
     │   ├── BadRequest, InvalidJson, UnknownAction, UnsupportedProtocol, HelloRequired
-    │   └── NotFound, Conflict, Busy, Overloaded, DuplicateRequest, Forbidden
+    │   └── NotFound, Conflict, Busy, Overloaded, DuplicateRequest
     ├── KeyringUnavailable, StorageError: StorageFull
     ├── ProviderError                                   a model's vendor, or the way to it
     │   ├── KeyMissing, KeyRejected, QuotaExhausted, RateLimited, ProviderOverloaded
@@ -15,7 +15,7 @@
     │                     ProxyAuthRequired, LocalServerDown
     └── McpError                                        an MCP server or one of its tools
         ├── McpStartFailed, McpCrashed, McpTimeout, McpAuthRequired, McpInvalidResult
-        └── ToolNotFound, ToolDenied
+        └── ToolNotFound
 
 Errors hold plain values, so this file imports nothing. An expected failure is one log line and
 one frame; whatever is not in this tree is a bug and is `internal` on the wire.
@@ -121,10 +121,6 @@ class UnsupportedProtocol(RequestError):
 
 class HelloRequired(RequestError):
     code = "hello_required"
-
-
-class Forbidden(RequestError):
-    code = "forbidden"
 
 
 class DuplicateRequest(RequestError):
@@ -264,7 +260,3 @@ class McpInvalidResult(McpError):
 
 class ToolNotFound(McpError):
     code = "tool_not_found"
-
-
-class ToolDenied(McpError):
-    code = "tool_denied"

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -151,7 +152,18 @@ def test_error_codes_are_those_of_the_error_tree_once_each() -> None:
     assert isinstance(codes, dict)
     assert codes["quota_exhausted"] == {"origin": "provider"}
     assert codes["bad_host"] == {"origin": "client", "http_status": 421}
-    assert {errors.ToolDenied.code, errors.SidecarError.code} <= codes.keys()
+    assert {errors.ToolNotFound.code, errors.SidecarError.code} <= codes.keys()
+
+
+def test_every_error_of_the_tree_is_raised_somewhere() -> None:
+    package = Path(errors.__file__).parent
+    elsewhere = "".join(
+        file.read_text("utf-8") for file in package.rglob("*.py") if file.name != "errors.py"
+    )
+    names = [name for name, value in vars(errors).items() if isinstance(value, type)]
+
+    assert len(names) > 30
+    assert [name for name in names if not re.search(rf"\b{name}\b", elsewhere)] == []
 
 
 def test_limits_and_close_codes_are_those_in_force() -> None:

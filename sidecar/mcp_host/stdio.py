@@ -96,7 +96,6 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self.exit_code: int | None = None
         self.was_killed = False
         self.fault: str | None = None
-        self.junk_lines = 0
         self.junk: list[str] = []
         self.log = log
         self._on_death = on_death
@@ -134,7 +133,6 @@ class ServerProcess(asyncio.SubprocessProtocol):
             self._condemn("It does not read its input.")
 
     def keep_junk(self, line: bytearray) -> None:
-        self.junk_lines += 1
         if len(self.junk) < JUNK_KEPT:
             # hidden before it is cut, so that the cut leaves no half of a key
             self.junk.append(self.log.readable(bytes(line[:JUNK_BYTES])).strip()[:JUNK_CHARS])
