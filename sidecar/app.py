@@ -7,7 +7,7 @@ the context is the clean shutdown: refuse, tell, cancel, close, within `lifetime
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from time import monotonic
 from uuid import uuid4
@@ -33,9 +33,11 @@ from sidecar.server.handlers import Handlers, Services
 from sidecar.server.http import Server, bind, tls_context
 from sidecar.store.conversations import Conversations
 from sidecar.store.rules import Rules
+from sidecar.threads import run_in_thread
 
 DEMO_SERVER = "demo"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
+FIRST_HELLO_S = 0.25  # a hello comes within 50 ms of the line, or nobody is in a hurry
 
 log = structlog.get_logger()
 
@@ -69,6 +71,8 @@ class App:
     host: Host
     providers: Providers
     default_model: str
+    greeted: asyncio.Event
+    """Set when a client has said hello for the first time."""
     _hosting: asyncio.Task[None] | None = None
     _preparing: asyncio.Task[None] | None = None
 
@@ -76,11 +80,26 @@ class App:
     def url(self) -> str:
         return self.http.replace("http", "ws", 1) + "/ws/chat"
 
-    def begin(self) -> None:
-        """Start the MCP servers, and import what the default model needs, off the loop."""
-        self._hosting = self.group.create_task(self.host.run(), name="mcp host")
-        preparing = self.providers.prepare(self.default_model)
+    def begin(self, read_certificates: Callable[[], None] = lambda: None) -> None:
+        """Start the MCP servers, and load what the default model needs, off the loop."""
+        self._hosting = self.group.create_task(self._run_host(), name="mcp host")
+        preparing = self._prepare(read_certificates)
         self._preparing = self.group.create_task(preparing, name="prepare")
+
+    async def _run_host(self) -> None:
+        await self._first_hello()
+        await self.host.run()
+
+    async def _prepare(self, read_certificates: Callable[[], None]) -> None:
+        await self._first_hello()
+        await run_in_thread(read_certificates, "certificates")
+        await self.providers.prepare(self.default_model)
+
+    async def _first_hello(self) -> None:
+        """Who waits for our line connects at once, and would wait for our imports as well."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_HELLO_S):
+                await self.greeted.wait()
 
     async def close(self, reason: str) -> None:
         """Everything that was shown is kept and told before the sockets go."""
@@ -171,6 +190,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             folders=world.folders,
             publish=events.publish,
             stop=lifetime.stop,
+            greeted=asyncio.Event(),
         )
         server = Server(bound, context, gate, Handlers(services), events, approvals)
         await server.start()
@@ -186,6 +206,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             host=host,
             providers=providers,
             default_model=config.chat.model,
+            greeted=services.greeted,
         )
         lifetime.kill_with(host.kill_now)
         log.info("listening", address=app.http)

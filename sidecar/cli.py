@@ -17,7 +17,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
-from sidecar import __version__
+from sidecar import __version__, starting
 from sidecar.errors import (
     AlreadyRunning,
     BadRequest,
@@ -356,6 +356,12 @@ def _serve(arguments: argparse.Namespace) -> int:
 
 
 async def _serving(arguments: argparse.Namespace) -> int:
+    with contextlib.ExitStack() as until_ready:
+        until_ready.enter_context(starting.without_collections())
+        return await _serving_one(arguments, until_ready)
+
+
+async def _serving_one(arguments: argparse.Namespace, until_ready: contextlib.ExitStack) -> int:
     from sidecar.instance import Lock, forget
     from sidecar.lifetime import Lifetime
 
@@ -376,16 +382,22 @@ async def _serving(arguments: argparse.Namespace) -> int:
         return _say_first(first, no_browser=arguments.no_browser)
     try:
         forget(folders.data)  # whoever wrote it was killed
-        return await _serving_alone(arguments, loaded, folders, lifetime)
+        return await _serving_alone(arguments, loaded, folders, lifetime, until_ready)
     finally:
         lock.release()
 
 
 async def _serving_alone(
-    arguments: argparse.Namespace, loaded: "Loaded", folders: "Folders", lifetime: "Lifetime"
+    arguments: argparse.Namespace,
+    loaded: "Loaded",
+    folders: "Folders",
+    lifetime: "Lifetime",
+    until_ready: contextlib.ExitStack,
 ) -> int:
-    from sidecar import log
-    from sidecar.app import open_app
+    certificates = starting.Certificates()
+    with certificates.put_off():
+        from sidecar import log
+        from sidecar.app import open_app
 
     logging = loaded.config.logging
     log_file = log.configure(
@@ -403,7 +415,8 @@ async def _serving_alone(
                 stack.enter_context(_findable(app, folders))
                 _print_address(app, with_token=not given)
             arguments.is_ready = True
-            app.begin()
+            until_ready.close()
+            app.begin(certificates.read)
             await lifetime.stopping.wait()
     return 0
 

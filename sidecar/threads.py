@@ -6,11 +6,12 @@ Never the default executor: `asyncio.run` waits for that one at the end, deadlin
 import asyncio
 import contextlib
 import contextvars
-import gc
 import importlib
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
+
+from sidecar.starting import without_collections
 
 T = TypeVar("T")
 
@@ -51,20 +52,9 @@ async def load_modules(*names: str) -> None:
         return
 
     def load() -> None:
-        with _importing, _without_collections():
+        with _importing, without_collections():  # or all threads stop for 0.1 s
             for name in names:
                 importlib.import_module(name)
                 _imported.add(name)
 
     await run_in_thread(load, f"import {names[0]}")
-
-
-@contextlib.contextmanager
-def _without_collections() -> Iterator[None]:
-    """Modules are no garbage: looking through those of the SDKs stops all threads for 0.1 s."""
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()

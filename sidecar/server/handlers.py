@@ -4,6 +4,7 @@ A handler turns a request into calls of the rooms below and their answer into a 
 SidecarError for what the client should read, and leaves everything else to its connection.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -106,6 +107,8 @@ class Services:
     folders: Folders
     publish: Callable[[Event], None]
     stop: Callable[[str], None]
+    greeted: asyncio.Event
+    """Set by the first hello."""
 
 
 class Handlers:
@@ -177,6 +180,7 @@ def _hello(services: Services, hello: HelloPayload, connection: Connection) -> H
         spoken = ", ".join(map(str, SUPPORTED_VERSIONS))
         raise UnsupportedProtocol(f"This sidecar speaks protocol {spoken}, not {hello.protocol}.")
     connection.subscribe(hello.events, can_answer="approvals" in hello.answers)
+    services.greeted.set()
     return HelloResult(
         protocol=PROTOCOL_VERSION,
         server=ServerInfo(version=__version__, instance=services.instance),

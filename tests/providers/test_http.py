@@ -5,8 +5,6 @@ import socket
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from datetime import UTC, datetime, timedelta
-from ipaddress import ip_address
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -26,6 +24,7 @@ from sidecar.providers import open_provider
 from sidecar.providers.base import ModelEvent, Provider, Retrying, TextDelta
 from sidecar.providers.http import Http, retrying
 from tests.providers.conftest import PATIENT, asking
+from tests.support.certificates import write_certificate
 from tests.support.fake_openai import Answer, FakeOpenAI
 
 ELSEWHERE = "http://vendor.example/v1"  # reached through a proxy or not at all
@@ -167,7 +166,7 @@ async def tls_server(tmp_path: Path) -> AsyncIterator[tuple[str, Path]]:
     """A server whose certificate only its own file vouches for: its base_url, and that file."""
     pytest.importorskip("cryptography", reason="a certificate has to be made")
     certificate, private_key = tmp_path / "certificate.pem", tmp_path / "key.pem"
-    _write_certificate(certificate, private_key)
+    write_certificate(certificate, private_key)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificate, private_key)
 
@@ -229,34 +228,3 @@ async def test_pauses_grow_and_stay_below_their_limit() -> None:
     assert [event.delay_s for event in told if isinstance(event, Retrying)] == slept
     for seconds, longest in zip(slept, [0.5, 1, 2, 4, 8, 8, 8], strict=True):
         assert 0.75 * longest <= seconds <= longest
-
-
-def _write_certificate(certificate: Path, private_key: Path) -> None:
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
-    now = datetime.now(UTC)
-    address = x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))])
-    signed = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(address, critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate.write_bytes(signed.public_bytes(serialization.Encoding.PEM))
-    private_key.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
