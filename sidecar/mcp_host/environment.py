@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sidecar.config import McpServerConfig
+from sidecar.environment import LIBRARIES, before_bundle
 from sidecar.errors import McpStartFailed
 
 # What the MCP SDK lets through, and what its short list is known to break without.
@@ -50,11 +51,10 @@ def child_environment(
     own: Mapping[str, str], inherited: Mapping[str, str] | None = None
 ) -> dict[str, str]:
     """`own` is the entry's `env` and wins over what is inherited from this process."""
-    ours = os.environ if inherited is None else inherited
+    ours = before_bundle(os.environ if inherited is None else inherited)
     env = {name: value for name, value in ours.items() if is_inherited(name, value)}
-    if getattr(sys, "frozen", False) and "LD_LIBRARY_PATH_ORIG" in ours:
-        # the bundle points it at its own libraries; a child must not load those
-        env["LD_LIBRARY_PATH"] = ours["LD_LIBRARY_PATH_ORIG"]
+    if getattr(sys, "frozen", False) and LIBRARIES in ours:
+        env[LIBRARIES] = ours[LIBRARIES]
     if sys.platform == "win32":  # names differ in case only there, and os.environ has them in upper
         own = {name.upper(): value for name, value in own.items()}
     return {**env, **own}
