@@ -31,6 +31,7 @@ from sidecar.server.auth import Gate
 from sidecar.server.events import Events
 from sidecar.server.handlers import Handlers, Services
 from sidecar.server.http import Server, bind, tls_context
+from sidecar.server.sessions import Sessions
 from sidecar.store.conversations import Conversations
 from sidecar.store.rules import Rules
 from sidecar.threads import run_in_thread
@@ -66,6 +67,7 @@ class App:
     group: asyncio.TaskGroup
     events: Events
     server: Server
+    sessions: Sessions
     runs: Runs
     approvals: Approvals
     host: Host
@@ -79,6 +81,10 @@ class App:
     @property
     def url(self) -> str:
         return self.http.replace("http", "ws", 1) + "/ws/chat"
+
+    def page_url(self) -> str:
+        """The page's address with a new code: a secret, good once and for a minute."""
+        return f"{self.http}/#code={self.sessions.new_code()}"
 
     def begin(self, read_certificates: Callable[[], None] = lambda: None) -> None:
         """Start the MCP servers, and load what the default model needs, off the loop."""
@@ -159,11 +165,13 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     context = tls_context(tls.cert, tls.key) if tls.cert and tls.key else None
     is_chosen = world.settings.sources["server.port"] != "default"
     bound = bind(config.server.host, config.server.port, may_move=not is_chosen)
+    sessions = Sessions(monotonic, world.redact)
     gate = Gate(
         scheme="https" if context else "http",
         host=config.server.host,
         port=bound.getsockname()[1],
         token=world.token,
+        sessions=sessions,
         allowed_hosts=config.server.allowed_hosts,
         allowed_origins=config.server.allowed_origins,
         now=monotonic,
@@ -192,7 +200,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             stop=lifetime.stop,
             greeted=asyncio.Event(),
         )
-        server = Server(bound, context, gate, Handlers(services), events, approvals)
+        server = Server(bound, context, gate, sessions, Handlers(services), events, approvals)
         await server.start()
         app = App(
             http=gate.origin,
@@ -201,6 +209,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             group=group,
             events=events,
             server=server,
+            sessions=sessions,
             runs=runs,
             approvals=approvals,
             host=host,

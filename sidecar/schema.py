@@ -25,6 +25,7 @@ CLOSE_CODES = {
     protocol.CLOSE_SHUTDOWN: "The sidecar shuts down.",
     protocol.CLOSE_BINARY: "A binary frame came.",
     protocol.CLOSE_TOO_BIG: "A frame was larger than `frame_bytes`.",
+    protocol.CLOSE_SESSION_ENDED: "The page's session has ended: its code was used twice.",
     protocol.CLOSE_SLOW_CONSUMER: "The client read too slowly; its runs go on.",
 }
 

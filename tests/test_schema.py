@@ -174,6 +174,7 @@ def test_limits_and_close_codes_are_those_in_force() -> None:
         "1001": "The sidecar shuts down.",
         "1003": "A binary frame came.",
         "1009": "A frame was larger than `frame_bytes`.",
+        "4001": "The page's session has ended: its code was used twice.",
         "4008": "The client read too slowly; its runs go on.",
     }
 

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from sidecar.errors import BadHost, ConfigInvalid, OriginNotAllowed, Unauthorized
+from sidecar.server.sessions import Sessions
 
 TAURI_ORIGINS = ("tauri://localhost", "http://tauri.localhost", "https://tauri.localhost")
 LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -55,6 +56,7 @@ class Gate:
         host: str,
         port: int,
         token: str,
+        sessions: Sessions,
         allowed_hosts: Iterable[str],
         allowed_origins: Iterable[str],
         now: Callable[[], float],
@@ -64,6 +66,7 @@ class Gate:
         shown_port = "" if port == self._default_port else f":{port}"  # as browsers write it
         self.origin = f"{scheme}://{_literal(host)}{shown_port}"
         self._token = token.encode()
+        self._sessions = sessions
         self._hosts = LOOPBACK_HOSTS | {host.lower()} | {name.lower() for name in allowed_hosts}
         self._origins = frozenset((self.origin, *TAURI_ORIGINS, *allowed_origins))
         self._now = now
@@ -89,18 +92,30 @@ class Gate:
                 "or start with --allow-origin."
             )
 
-    def check_token(self, authorization: str | None, subprotocols: str | None) -> None:
-        """Raises Unauthorized unless one of the two headers carries the token."""
+    def check_own_origin(self, header: str | None) -> None:
+        """Raises OriginNotAllowed unless it is our own page that asks; none will not do."""
+        if header != self.origin:
+            self._failed("origin")
+            raise OriginNotAllowed("Only the sidecar's own page may ask for this.")
+
+    def check_token(self, authorization: str | None, subprotocols: str | None) -> str:
+        """The token that one of the two headers carries. Raises Unauthorized for a wrong one."""
         offered = [name.strip() for name in (subprotocols or "").split(",")]
         token = _bearer(authorization) or _offered_token(offered)
         if SUBPROTOCOL not in offered and any(map(_is_token, offered)):
             token = None  # there is nothing that we could answer it with
-        if token is None or not hmac.compare_digest(token.encode(errors="replace"), self._token):
+        if token is None or not self.knows(token):
             self._failed("token")
             raise Unauthorized(
                 "The token is missing or wrong: send the one of the ready line as "
                 "`Authorization: Bearer …` or as the WebSocket subprotocol `sidecar.token.…`."
             )
+        return token
+
+    def knows(self, token: str) -> bool:
+        """Whether it is the token of this start, or of a page whose session has not ended."""
+        is_main = hmac.compare_digest(token.encode(errors="replace"), self._token)
+        return self._sessions.knows(token) or is_main
 
     def is_literal(self, header: str | None) -> bool:
         """Whether a page was asked for by the address that we print."""

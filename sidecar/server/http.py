@@ -1,4 +1,4 @@
-"""The listening side: one address, four routes, and the limits on who may use them.
+"""The listening side: one address, a few routes, and the limits on who may use them.
 
 Every request passes the gate before anything else looks at it; what is open without a token is
 listed here, the rest is not. Connections that have shown none are counted apart and leave after
@@ -9,7 +9,7 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
 import structlog
 from aiohttp import hdrs, web
@@ -26,21 +26,23 @@ from sidecar.errors import (
     SidecarError,
     Unauthorized,
 )
-from sidecar.protocol import FRAME_BYTES_IN, error_info
+from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
-from sidecar.server.page import CONTENT_SECURITY_POLICY, page
+from sidecar.server.page import FILES, content_security_policy, load
+from sidecar.server.sessions import Sessions, parse_code
 
 SOCKETS = 16
 WAITING = 64  # connections that have not passed the gate; the oldest makes room
 WAITING_S = 5.0  # for them to finish an upgrade
 REFUSAL_S = 0.25  # a wrong token waits, so that guessing is slow; nobody else does
 HEARTBEAT_S = 30.0
-OPEN_PATHS = frozenset({"/", "/healthz", "/readyz"})  # to read, without a token
+OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})  # to read, without a token
+SESSION = "/api/session"  # without one too, since it is where a page gets its token
+BODY_BYTES = 4096  # a code has 43
 HTTP_SHUTDOWN_S = 1.0  # sockets are closed by then, what is left is a slow plain request
 HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-store",
@@ -51,6 +53,7 @@ PREFLIGHT_HEADERS = {
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "authorization, content-type",
 }
 ORIGIN = web.RequestKey("origin", str)  # of a page that may read the answer
+TOKEN = web.RequestKey("token", str)  # by which this request passed
 
 log = structlog.get_logger()
 NextHandler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -110,6 +113,7 @@ class Server:
         bound: socket.socket,
         tls: ssl.SSLContext | None,
         gate: Gate,
+        sessions: Sessions,
         handler: Handler,
         events: Events,
         approvals: Approvals,
@@ -120,19 +124,25 @@ class Server:
         self._bound = bound
         self._tls = tls
         self._gate = gate
+        self._sessions = sessions
         self._handler = handler
         self._events = events
         self._approvals = approvals
-        self._connections: set[Connection] = set()
+        self._connections: dict[Connection, str] = {}  # and the token of each
         self._sockets = 0  # also those whose upgrade is being answered
         self._waiting = _WaitingRoom(waiting, waiting_s)
         self._listener: asyncio.Server | None = None
-        application = web.Application(middlewares=[self._guard])
-        application.router.add_get("/", self._page)
+        policy = content_security_policy(gate.origin)
+        self._headers = {**HEADERS, "Content-Security-Policy": policy}
+        application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
+        for path in FILES:
+            application.router.add_get(path, self._page)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
+        application.router.add_post(SESSION, self._session)
+        application.router.add_post("/api/code", self._code)
         application.router.add_get("/ws/chat", self._chat)
-        application.on_response_prepare.append(_add_headers)
+        application.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S)
 
     async def start(self) -> None:
@@ -141,7 +151,7 @@ class Server:
         server = self._runner.server
         assert server is not None
         self._listener = await asyncio.get_running_loop().create_server(
-            lambda: _Visitor(server, self._waiting),
+            lambda: _Visitor(server, self._waiting, self._headers),
             sock=self._bound,
             ssl=self._tls,
             ssl_handshake_timeout=self._waiting.patience_s if self._tls else None,
@@ -170,6 +180,8 @@ class Server:
             return _refusal(error, error.status)
         except Overloaded as error:
             return _refusal(error, 503)
+        except BadRequest as error:
+            return _refusal(error, 400)
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
             return _refusal(problem(f"{error.reason}."), error.status)
@@ -183,21 +195,23 @@ class Server:
             if request.method == hdrs.METH_OPTIONS:
                 return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-        if not (is_read and request.path in OPEN_PATHS):
-            self._check_token(request)
+        is_open = request.path in OPEN_PATHS if is_read else request.path == SESSION
+        if not is_open:
+            request[TOKEN] = self._check_token(request)
         return await handler(request)
 
-    def _check_token(self, request: web.Request) -> None:
-        self._gate.check_token(
+    def _check_token(self, request: web.Request) -> str:
+        return self._gate.check_token(
             _joined(request, hdrs.AUTHORIZATION), _joined(request, hdrs.SEC_WEBSOCKET_PROTOCOL)
         )
 
     async def _page(self, request: web.Request) -> web.Response:
         if not self._gate.is_literal(request.headers.get(hdrs.HOST)):
-            return web.Response(status=302, headers={hdrs.LOCATION: self._gate.origin + "/"})
-        http = self._gate.origin
-        text = page(http, http.replace("http", "ws", 1) + "/ws/chat")
-        return web.Response(text=text, content_type="text/html")
+            return web.Response(
+                status=302, headers={hdrs.LOCATION: self._gate.origin + request.path}
+            )
+        text, content_type = load(request.path)
+        return web.Response(text=text, content_type=content_type, charset="utf-8")
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})
@@ -207,6 +221,27 @@ class Server:
         if hdrs.AUTHORIZATION in request.headers:
             self._check_token(request)
         return web.json_response({"status": "ready"})
+
+    async def _code(self, request: web.Request) -> web.Response:
+        """For a second start, which opens the page of the first one."""
+        return web.json_response({"code": self._sessions.new_code()})
+
+    async def _session(self, request: web.Request) -> web.Response:
+        """Our own page's token, for the code that it was opened with."""
+        self._gate.check_own_origin(request.get(ORIGIN))
+        code = parse_code(await request.read())
+        try:
+            token = self._sessions.exchange(code)
+        finally:
+            await self._close_ended()
+        return web.json_response({"token": token})
+
+    async def _close_ended(self) -> None:
+        """The sockets of pages whose session is over."""
+        ended = [each for each, token in self._connections.items() if not self._gate.knows(token)]
+        async with asyncio.TaskGroup() as group:
+            for connection in ended:
+                group.create_task(connection.close(CLOSE_SESSION_ENDED, "session ended"))
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         if self._sockets >= SOCKETS:
@@ -232,23 +267,34 @@ class Server:
         await response.prepare(request)
         assert transport is not None
         connection = Connection(response, transport, self._handler, self._events, self._approvals)
-        self._connections.add(connection)
+        self._connections[connection] = request[TOKEN]
+        if not self._gate.knows(request[TOKEN]):  # its session ended during the upgrade
+            await connection.close(CLOSE_SESSION_ENDED, "session ended")
         try:
             with structlog.contextvars.bound_contextvars(connection=connection.connection_id):
                 log.info("connection_opened")
                 await connection.run()
                 log.info("connection_closed", code=response.close_code)
         finally:
-            self._connections.discard(connection)
+            del self._connections[connection]
+
+    async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(self._headers)
+        if ORIGIN in request:
+            response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ORIGIN]
+            response.headers[hdrs.VARY] = "Origin"
 
 
 class _Visitor(RequestHandler):
     """A connection, in the waiting room from its first moment."""
 
-    def __init__(self, server: web.Server, room: "_WaitingRoom") -> None:
+    def __init__(
+        self, server: web.Server, room: "_WaitingRoom", headers: Mapping[str, str]
+    ) -> None:
         loop = asyncio.get_running_loop()
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]  # allowed
         self._room = room
+        self._headers = headers
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -275,7 +321,7 @@ class _Visitor(RequestHandler):
         if request.writer.output_size > 0:
             raise ConnectionError("An answer has begun already.")
         response = _refusal(problem, status)
-        response.headers.update(HEADERS)
+        response.headers.update(self._headers)
         response.force_close()
         return response
 
@@ -308,13 +354,6 @@ def _joined(request: web.Request, name: str) -> str | None:
     """A header that comes twice is no valid value of any that we judge."""
     values = request.headers.getall(name, None)
     return None if values is None else ",".join(values)
-
-
-async def _add_headers(request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(HEADERS)
-    if ORIGIN in request:
-        response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ORIGIN]
-        response.headers[hdrs.VARY] = "Origin"
 
 
 def _refusal(error: SidecarError, status: int) -> web.Response:

@@ -1,43 +1,30 @@
-"""What `GET /` shows: what this is and how to connect. It has no script and no secret."""
+"""The plain chat page: its files, and the policy that every answer carries.
 
-import base64
-import hashlib
-from html import escape
-
-from sidecar import __version__
-from sidecar.protocol import PROTOCOL_VERSION
-
-STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 42rem; margin: 4rem auto; padding: 0 1rem; }
-code { background: #8882; padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
-:root { color-scheme: light dark; }
+It is written by hand and needs no build. It has no secret: what it may do comes from the code in
+its address, which `sessions` exchanges.
 """
 
-_style_hash = base64.b64encode(hashlib.sha256(STYLE.encode()).digest()).decode()
-CONTENT_SECURITY_POLICY = (
-    f"default-src 'none'; style-src 'sha256-{_style_hash}'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
+from functools import cache
+from pathlib import Path
+
+FOLDER = Path(__file__).parent.parent / "web" / "plain"
+_TYPES = {"html": "text/html", "css": "text/css", "js": "text/javascript"}
+FILES = {"/": "index.html", "/plain.css": "plain.css", "/plain.js": "plain.js"}
 
 
-def page(http: str, socket: str) -> str:
-    """`http` and `socket` are our own addresses."""
-    return f"""<!doctype html>
-<html lang="en">
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width">
-<title>sidecar</title>
-<style>{STYLE}</style>
-<h1>sidecar {escape(__version__)}</h1>
-<p>A chat backend is running here, for programs on this computer: it talks to language models with
-your own keys and to your own MCP servers. It sends nothing anywhere else.</p>
-<h2>To connect</h2>
-<p>Open a WebSocket to <code>{escape(socket)}</code> (protocol {PROTOCOL_VERSION}) with the token
-that the sidecar printed when it started: as the header <code>Authorization: Bearer TOKEN</code>, or
-from a page as the subprotocols <code>sidecar, sidecar.token.TOKEN</code>. Then send</p>
-<p><code>{{"action": "chat", "payload": {{"text": "Hi"}}, "request_id": "1"}}</code></p>
-<p>A page's origin must be listed in <code>server.allowed_origins</code>. Every action is described
-by <code>sidecar schema --format markdown</code>. From a terminal, try
-<code>sidecar chat "Hi"</code>.</p>
-<p>Health: <code>{escape(http)}/healthz</code>, <code>{escape(http)}/readyz</code>.</p>
-"""
+def content_security_policy(origin: str) -> str:
+    """`origin` is our own; 'self' is not enough for the socket in every browser."""
+    return (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
+        f"connect-src 'self' {origin.replace('http', 'ws', 1)}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+        "require-trusted-types-for 'script'; trusted-types 'none'"
+    )
+
+
+@cache
+def load(path: str) -> tuple[str, str]:
+    """The text behind one of FILES, and its content type; read once, when it is asked for."""
+    name = FILES[path]
+    text = Path(FOLDER, name).read_text("utf-8")
+    return text, _TYPES[name.rpartition(".")[2]]

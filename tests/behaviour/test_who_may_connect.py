@@ -26,13 +26,15 @@ from sidecar.server.auth import Gate
 from sidecar.server.connection import Connection
 from sidecar.server.events import Events
 from sidecar.server.http import SOCKETS, WAITING, Server, bind
+from sidecar.server.sessions import Sessions
 from sidecar.store.rules import Rules
 from tests.support.hosts import DIRECT
 from tests.support.world import TOKEN, running, world
 
 WRONG = "wr0ng-" + "y" * 40
 BEARER = ("Authorization", f"Bearer {TOKEN}")
-ROUTES = ["/", "/healthz", "/readyz", "/ws/chat", "/nowhere"]
+PAGE = {"/": "text/html", "/plain.css": "text/css", "/plain.js": "text/javascript"}
+ROUTES = [*PAGE, "/healthz", "/readyz", "/api/session", "/api/code", "/ws/chat", "/nowhere"]
 UPGRADE = (
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -277,7 +279,16 @@ async def test_a_preflight_from_another_origin_is_refused(app: App) -> None:
 # ---- Token ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method, path", [("GET", "/ws/chat"), ("GET", "/nowhere"), ("POST", "/")])
+@pytest.mark.parametrize(
+    "method, path",
+    [
+        ("GET", "/ws/chat"),
+        ("GET", "/nowhere"),
+        ("POST", "/"),
+        ("POST", "/api/code"),
+        ("GET", "/api/session"),
+    ],
+)
 async def test_without_the_token_only_what_is_listed_is_open(
     app: App, method: str, path: str
 ) -> None:
@@ -298,7 +309,7 @@ async def test_the_token_is_taken_from_no_query_and_no_cookie(app: App) -> None:
     assert (await ask(app, f"/ws/chat?token={TOKEN}", cookie, *UPGRADE)).status == 401
 
 
-@pytest.mark.parametrize("path", ["/", "/healthz", "/readyz"])
+@pytest.mark.parametrize("path", [*PAGE, "/healthz", "/readyz"])
 async def test_page_and_health_need_no_token(app: App, path: str) -> None:
     assert (await ask(app, path)).status == 200
 
@@ -411,9 +422,31 @@ async def test_the_page_is_shown_under_the_literal_address_only(app: App) -> Non
         reply = await ask(app, "/", hosts=[f"{host}:{app.address[1]}"])
 
         assert (reply.status, reply.headers["location"]) == (302, f"{app.http}/")
-    page = (await ask(app, "/")).body.decode()
-    assert app.url in page
-    assert TOKEN not in page
+
+
+async def test_the_page_s_files_have_their_types_and_no_secret(app: App) -> None:
+    for path, content_type in PAGE.items():
+        reply = await ask(app, path)
+
+        assert reply.headers["content-type"] == f"{content_type}; charset=utf-8"
+        assert TOKEN.encode() not in reply.body
+
+
+async def test_the_page_may_run_its_own_script_and_talk_to_us_alone(app: App) -> None:
+    policy = (await ask(app, "/")).headers["content-security-policy"].split("; ")
+
+    assert policy == [
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src data:",
+        f"connect-src 'self' {app.http.replace('http', 'ws')}",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+        "trusted-types 'none'",
+    ]
 
 
 # ---- how many, how large --------------------------------------------------------------------
@@ -455,18 +488,20 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
 
     bound = bind("127.0.0.1", 0)
     address = bound.getsockname()
+    sessions = Sessions(monotonic, redact=lambda secret: None)
     gate = Gate(
         scheme="http",
         host="127.0.0.1",
         port=address[1],
         token=TOKEN,
+        sessions=sessions,
         allowed_hosts=(),
         allowed_origins=(),
         now=monotonic,
     )
     nothing = Host({}, log_dir=None, network=DIRECT, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
-    server = Server(bound, None, gate, answer, Events(), approvals, waiting_s=0.3)
+    server = Server(bound, None, gate, sessions, answer, Events(), approvals, waiting_s=0.3)
     await server.start()
     try:
         async with (

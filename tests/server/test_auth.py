@@ -5,6 +5,7 @@ from structlog.testing import capture_logs
 
 from sidecar.errors import BadHost, ConfigInvalid, OriginNotAllowed, Unauthorized
 from sidecar.server.auth import SUMMARY_S, Gate, given_token, new_token
+from sidecar.server.sessions import Sessions
 
 TOKEN = "t0ken-" + "x" * 40
 
@@ -27,6 +28,7 @@ def gate_with(now: Clock, port: int = 8000, scheme: str = "http", host: str = "1
         host=host,
         port=port,
         token=TOKEN,
+        sessions=Sessions(now, redact=lambda secret: None),
         allowed_hosts=(),
         allowed_origins=(),
         now=now,
