@@ -57,6 +57,7 @@ EXIT_CODES: dict[type[SidecarError], int] = {
 
 
 COMMANDS = ("serve", "chat", "keys", "config", "mcp", "doctor", "schema")
+BROWSER_S = 5.0  # a browser of the desktop is there by then; one in the terminal stays
 DEMO_SERVER = "demo-server"  # the demo's MCP server, which we start ourselves
 
 
@@ -164,7 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument(
         "--no-browser",
         action="store_true",
-        help="for scripts: exit 4, not 0, if one is running already",
+        help="open no page; exit 4, not 0, if one is running already",
     )
     serve.add_argument(
         "--allow-origin", metavar="ORIGIN", action="append", default=[], dest="origins"
@@ -270,7 +271,7 @@ def _world(arguments: argparse.Namespace, loaded: "Loaded", folders: "Folders") 
     return World(
         settings=loaded,
         folders=folders,
-        environ=os.environ,
+        environ=dict(os.environ),  # what a browser must not see is taken out of the other
         keyring=Keyring(service_name(folders.profile)),
         token=new_token() if given is None else given_token(given),
         redact=redact_value,
@@ -379,7 +380,7 @@ async def _serving_one(arguments: argparse.Namespace, until_ready: contextlib.Ex
     lock = Lock(folders.data)
     first = await lock.take_or_find(lifetime.stopping, finds=not managed)
     if first is not None:
-        return _say_first(first, no_browser=arguments.no_browser)
+        return await _show_first(first, no_browser=arguments.no_browser)
     try:
         forget(folders.data)  # whoever wrote it was killed
         return await _serving_alone(arguments, loaded, folders, lifetime, until_ready)
@@ -417,7 +418,13 @@ async def _serving_alone(
             arguments.is_ready = True
             until_ready.close()
             app.begin(certificates.read)
-            await lifetime.stopping.wait()
+            if arguments.managed or arguments.no_browser:
+                await lifetime.stopping.wait()
+                return 0
+            async with asyncio.TaskGroup() as group:
+                opening = group.create_task(_open_page(app.page_url()))
+                await lifetime.stopping.wait()
+                opening.cancel()  # a text browser may still be there
     return 0
 
 
@@ -428,11 +435,33 @@ def _findable(app: "App", folders: "Folders") -> contextlib.AbstractContextManag
     return published(folders.data, this_process(app.url, app.http, app.token, __version__))
 
 
-def _say_first(first: "Instance", *, no_browser: bool) -> int:
+async def _show_first(first: "Instance", *, no_browser: bool) -> int:
     if no_browser:
         raise AlreadyRunning(f"A sidecar is running already, at {first.http}/ (pid {first.pid}).")
+    from sidecar.browser import ask_for_code
+
     print(f"sidecar {first.version} is running already.\n  page   {first.http}/", flush=True)
+    if first.version != __version__:
+        print(f"This is {__version__}: end that one (pid {first.pid}) to use it.", flush=True)
+    code = await ask_for_code(first.http, first.token)
+    if code is not None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BROWSER_S):
+                await _open_page(f"{first.http}/#code={code}")
     return 0
+
+
+async def _open_page(url: str) -> None:
+    """In the browser; where there is none, a person at a terminal may take the address along."""
+    from sidecar import browser
+
+    if await browser.open_page(url):
+        return
+    if sys.stdout.isatty():
+        print(f"No browser can be opened here. This address is good for a minute:\n  {url}")
+    else:  # the code is a secret, and this may go anywhere
+        print("No browser can be opened here: run `sidecar` in a terminal for a page's address.")
+    sys.stdout.flush()
 
 
 def _print_ready(app: "App", log_file: Path | None, *, with_token: bool) -> None:

@@ -114,6 +114,11 @@ def redacted(value: object, depth: int = 0) -> Any:
     return _shortened(_described(value))
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether a field or a variable of this name holds a secret."""
+    return _SECRET_FIELD.fullmatch(name) is not None
+
+
 def _described(value: object) -> str:
     try:
         return str(value) if isinstance(value, BaseException) else repr(value)
@@ -126,7 +131,7 @@ def _is_secret(name: object, value: object) -> bool:
     return (
         not isinstance(value, bool | int | float | None)
         and isinstance(name, str)
-        and _SECRET_FIELD.fullmatch(name) is not None
+        and is_secret_name(name)
     )
 
 
