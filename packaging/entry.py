@@ -2,6 +2,10 @@
 
 import sys
 
-from sidecar.cli import main
+import held_archive
+
+held_archive.hold()
+
+from sidecar.cli import main  # noqa: E402
 
 sys.exit(main())
