@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -25,13 +27,17 @@ PROJECT = HERE.parent
 sys.path.insert(0, str(PROJECT))  # for the fake vendor
 
 from sidecar.client import Client, ClientError, connect  # noqa: E402
+from sidecar.lifetime import SECOND_SIGNAL_S  # noqa: E402
 from sidecar.protocol import (  # noqa: E402
     McpServersList,
     McpServerStateChanged,
     McpToolsCall,
+    ServerShutdown,
+    Shutdown,
     ToolsCallPayload,
 )
 from tests.support.fake_openai import FakeOpenAI, text  # noqa: E402
+from tests.support.processes import THREE_SERVERS  # noqa: E402
 from tests.support.secret_service import missing_programs, secret_service  # noqa: E402
 
 GOLDEN = PROJECT / "tests" / "protocol.schema.json"
@@ -40,6 +46,8 @@ CHECK_S = 90.0  # of any check: a slow machine unpacks two bundles and imports a
 END_S = 6.0  # what the program promises for its end
 LAUNCHER_S = 2.0  # the launcher removes what it unpacked
 POLL_S = 0.02
+# A frontend: starts the program with a pipe for its input, which it never closes.
+FRONTEND = "import subprocess, sys; subprocess.Popen(sys.argv[1:], stdin=subprocess.PIPE).wait()"
 
 
 class Failure(Exception):
@@ -80,27 +88,34 @@ class Place:
 class Managed:
     """The program as a frontend's child; `process` is the launcher of a one-file one."""
 
-    def __init__(self, place: Place, process: asyncio.subprocess.Process, url: str) -> None:
+    def __init__(
+        self, place: Place, process: asyncio.subprocess.Process, url: str, pid: int
+    ) -> None:
         self.place = place
         self.process = process
         self.url = url
+        self.pid = pid
+        """Of the program, which is not the launcher."""
 
     def close_stdin(self) -> None:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    async def ended(self) -> int:
-        """The exit code. Fails when it, or a process that it started, takes too long."""
+    async def ended(self, left: int = 0) -> int:
+        """The exit code. Fails when it, or a process that it started, takes too long.
+
+        `left` processes may stay.
+        """
         assert self.process.stdout is not None
         try:
             async with asyncio.timeout(END_S + LAUNCHER_S):
-                rest = await self.process.stdout.read()
                 code = await self.process.wait()
-                while self.place.processes():  # noqa: ASYNC110  # a stranger's end is no event
+                while len(self.place.processes()) > left:  # noqa: ASYNC110  # a stranger's end is no event
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
-            left = ", ".join(f"{one.pid} {one.name()}" for one in self.place.processes())
-            raise Failure(f"{END_S + LAUNCHER_S:g} s later there still run: {left}.") from None
+            still = ", ".join(f"{one.pid} {one.name()}" for one in self.place.processes())
+            raise Failure(f"{END_S + LAUNCHER_S:g} s later there still run: {still}.") from None
+        rest = b"" if left else await self.process.stdout.read()
         check(not rest, f"stdout had more than the ready line: {rest!r}.")
         return code
 
@@ -179,6 +194,110 @@ async def leaves_no_process_when_its_launcher_is_killed(place: Place) -> None:
         await sidecar.ended()
 
 
+async def ends_with_three_servers(place: Place) -> None:
+    """One that behaves, one with a process of its own, one deaf to EOF and SIGTERM."""
+    took = [f"{name} {await _end_took(place, name, end):.1f} s" for name, end in ENDS.items()]
+    print(f"    {', '.join(took)}", flush=True)
+
+
+async def _end_took(place: Place, name: str, end: Callable[[Managed], Awaitable[int]]) -> float:
+    settings = {"mcp": {"servers": THREE_SERVERS}}
+    async with _managed(place, settings=settings, has_frontend="frontend" in name) as sidecar:
+        async with connect(sidecar.url, TOKEN, events=["mcp"]) as client:
+            await _until_ready(client, set(THREE_SERVERS))
+        began = time.monotonic()
+        expected = await end(sidecar)
+        deaf = 2 if name == "kill -9 of the program" else 0  # which nobody is left to end
+        code = await sidecar.ended(left=deaf)
+        took = time.monotonic() - began
+    check(code == expected, f"{name}: it ended with {code} and not with {expected}.")
+    for left in place.processes():
+        left.kill()
+    return took
+
+
+async def _close_stdin(sidecar: Managed) -> int:
+    sidecar.close_stdin()
+    return 0
+
+
+async def _terminate(sidecar: Managed) -> int:
+    sidecar.process.terminate()
+    return 0
+
+
+async def _terminate_twice(sidecar: Managed) -> int:
+    async with connect(sidecar.url, TOKEN) as client:
+        sidecar.process.terminate()
+        await client.event(ServerShutdown)
+        await asyncio.sleep(SECOND_SIGNAL_S + 0.1)  # what tells it from the first one's echo
+        sidecar.process.terminate()
+    return 128 + signal.SIGTERM
+
+
+async def _ask_for_the_end(sidecar: Managed) -> int:
+    async with connect(sidecar.url, TOKEN) as client:
+        await client.request(Shutdown)
+    return 0
+
+
+async def _kill_child(sidecar: Managed) -> int:
+    """Of the smoke test: the launcher, or the frontend where there is one, or the program."""
+    sidecar.process.kill()
+    return -signal.SIGKILL
+
+
+async def _kill_program(sidecar: Managed) -> int:
+    os.kill(sidecar.pid, signal.SIGKILL)
+    return -signal.SIGKILL  # the launcher ends as its program did
+
+
+ENDS: dict[str, Callable[[Managed], Awaitable[int]]] = {
+    "closed stdin": _close_stdin,
+    "SIGTERM": _terminate,
+    "SIGTERM twice": _terminate_twice,
+    "shutdown": _ask_for_the_end,
+    "kill -9 of the frontend": _kill_child,
+    "kill -9 of the launcher": _kill_child,
+    "kill -9 of the program": _kill_program,
+}
+
+
+async def removes_what_a_killed_launcher_left(place: Place) -> None:
+    async with _managed(place) as sidecar:
+        sidecar.process.kill()
+        await sidecar.ended()
+    check(len(place.unpacked()) == 1, f"A killed launcher left {place.unpacked()}.")
+    async with _managed(place) as sidecar:
+        while len(place.unpacked()) > 1:  # noqa: ASYNC110  # its thread tells nobody
+            await asyncio.sleep(POLL_S)
+        sidecar.close_stdin()
+        await sidecar.ended()
+    check(not place.unpacked(), f"It left {', '.join(place.unpacked())}.")
+
+
+async def outlives_an_update_of_its_file(place: Place) -> None:
+    """What it imports for its first chat comes from the file that it was started from."""
+    installed = Place(place.home / place.program.name, place.home)
+    shutil.copy2(place.program, installed.program)
+    async with FakeOpenAI() as vendor:
+        vendor.will(text("Hello from the vendor."))
+        settings = {
+            "providers": {"openai": {"base_url": vendor.url, "api_key": "sk-smoke"}},
+            "chat": {"model": "ollama/none"},  # so that nothing is imported for it beforehand
+        }
+        async with _managed(installed, settings=settings) as sidecar:
+            update = place.home / "update"
+            update.write_bytes(b"another program" * 1000)
+            os.replace(update, installed.program)
+            async with connect(sidecar.url, TOKEN) as client:
+                told = await _chat(client, "hello", "openai/gpt-4o-mini")
+            check(told == "Hello from the vendor.", f"After the update came: {told!r}.")
+            sidecar.close_stdin()
+            code = await sidecar.ended()
+    check(code == 0, f"It ended with {code}.")
+
+
 async def keeps_a_key_in_the_keyring(place: Place) -> None:
     """In a Secret Service of this check's own."""
     with secret_service() as keyring:
@@ -222,11 +341,13 @@ async def _managed(
     *arguments: str,
     settings: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    has_frontend: bool = False,
 ) -> AsyncIterator[Managed]:
     file = place.home / "settings.yaml"
     file.write_text(json.dumps(settings or {}))
+    frontend = (sys.executable, "-c", FRONTEND) if has_frontend else ()
     process = await asyncio.create_subprocess_exec(
-        *(str(place.program), "--managed", "--config", str(file), *arguments),
+        *(*frontend, str(place.program), "--managed", "--config", str(file), *arguments),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         env=place.environment({**(environ or {}), "SIDECAR_TOKEN": TOKEN}),
@@ -234,7 +355,7 @@ async def _managed(
     assert process.stdout is not None
     line = json.loads(await process.stdout.readline() or b"{}")
     check(line.get("event") == "ready", f"The first line is {line}, and not that it is ready.")
-    yield Managed(place, process, line["url"])
+    yield Managed(place, process, line["url"], line["pid"])
 
 
 @contextlib.asynccontextmanager
@@ -313,8 +434,14 @@ def main() -> int:
     if sys.platform == "win32":
         print("--  Windows has no signals: only the closed stdin ends it here.")
     else:
-        checks.append(ends_cleanly_when_its_launcher_is_terminated)
+        checks += [ends_cleanly_when_its_launcher_is_terminated, ends_with_three_servers]
     checks.append(leaves_no_process_when_its_launcher_is_killed)
+    if (given.path.resolve().parent / "_internal").is_dir():
+        print("--  A program in its folder unpacks nothing, and is replaced when it has ended.")
+    else:
+        checks.append(removes_what_a_killed_launcher_left)
+        if sys.platform != "win32":  # where the file of what runs cannot be replaced
+            checks.append(outlives_an_update_of_its_file)
     if missing := missing_programs():
         print(f"--  no key is kept in a real keyring: that {missing}.")
     else:

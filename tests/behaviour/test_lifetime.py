@@ -16,21 +16,11 @@ import pytest
 
 from sidecar.lifetime import HUNG_S, SECOND_SIGNAL_S, SHUTDOWN_S
 from sidecar.protocol import McpServersList, McpServerStateChanged, ServerShutdown, Shutdown
-from tests.support.processes import PATIENCE_S, Sidecar, on_terminal, server, spawned
+from tests.support.processes import PATIENCE_S, THREE_SERVERS, Sidecar, on_terminal, spawned
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
-FAMILY = json.dumps(
-    {
-        "command": "/bin/sh",
-        "args": ["-c", 'sleep 60 & exec "$0" -m tests.support.servers.plain', sys.executable],
-        "cwd": str(Path(__file__).parents[2]),
-    }
-)
-THREE = (
-    f"mcp: {{servers: {{plain: {server('plain')}, family: {FAMILY}, "
-    f"deaf: {server('faulty', 'Deaf')}}}}}\n"
-)
+THREE = f"mcp: {{servers: {json.dumps(THREE_SERVERS)}}}\n"
 PROCESSES = 5  # the sidecar, three servers, and the one that `family` has started
 
 # A frontend: starts the sidecar with a pipe for its input, which it never closes.

@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 
 from sidecar.client import Client, connect
+from sidecar.messages import JsonObject
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 20.0  # on a machine that does other things too
@@ -236,6 +237,17 @@ def server(name: str, *arguments: str, **fields: str) -> str:
     """The settings' entry of one of the servers in `support/servers`, in YAML's flow style."""
     args = ["-m", f"{SERVERS}.{name}", *arguments]
     return json.dumps({"command": sys.executable, "args": args, "cwd": str(PROJECT), **fields})
+
+
+THREE_SERVERS: dict[str, JsonObject] = {
+    "plain": json.loads(server("plain")),
+    "family": {  # with a process of its own
+        "command": "/bin/sh",
+        "args": ["-c", f'sleep 60 & exec "$0" -m {SERVERS}.plain', sys.executable],
+        "cwd": str(PROJECT),
+    },
+    "deaf": json.loads(server("faulty", "Deaf")),  # to the end of its input and to SIGTERM
+}
 
 
 def _kill_all(home: Path) -> None:
