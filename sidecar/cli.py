@@ -327,6 +327,7 @@ async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIt
     from sidecar.client import connect
     from sidecar.lifetime import Lifetime
 
+    _claim_unpacked()
     folders = _folders(arguments)
     loaded = _settings(arguments, folders, managed=True)  # any free port
     for note in loaded.notes:
@@ -339,6 +340,14 @@ async def _own_sidecar(arguments: argparse.Namespace, *answers: str) -> "AsyncIt
         app.begin()
         async with connect(app.url, app.token, events=("mcp",), answers=answers) as client:
             yield client
+
+
+def _claim_unpacked() -> None:
+    """So that a later start can remove what was unpacked for this one, if this one cannot."""
+    from sidecar import bundle
+
+    if (unpacked := bundle.unpacked_at()) is not None:
+        bundle.claim(unpacked)
 
 
 def _cancel_on_signals() -> None:
@@ -366,6 +375,7 @@ async def _serving_one(arguments: argparse.Namespace, until_ready: contextlib.Ex
     from sidecar.instance import Lock, forget
     from sidecar.lifetime import Lifetime
 
+    _claim_unpacked()
     lifetime, managed = Lifetime(), arguments.managed
     lifetime.bound()
     lifetime.watch_launcher()
@@ -397,7 +407,7 @@ async def _serving_alone(
 ) -> int:
     certificates = starting.Certificates()
     with certificates.put_off():
-        from sidecar import log
+        from sidecar import bundle, log
         from sidecar.app import open_app
 
     logging = loaded.config.logging
@@ -418,6 +428,8 @@ async def _serving_alone(
             arguments.is_ready = True
             until_ready.close()
             app.begin(certificates.read)
+            if (unpacked := bundle.unpacked_at()) is not None:
+                bundle.sweep_beside(unpacked)
             if arguments.managed or arguments.no_browser:
                 await lifetime.stopping.wait()
                 return 0
@@ -706,5 +718,6 @@ def _schema(arguments: argparse.Namespace) -> int:
 def _demo_server(arguments: argparse.Namespace) -> int:
     from sidecar.mcp_host.demo_server import main as serve
 
+    _claim_unpacked()
     serve()
     return 0

@@ -14,11 +14,10 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 
-from sidecar import processes
+from sidecar import bundle, processes
 from sidecar.errors import ConfigInvalid
 
 SHUTDOWN_S = 6.0  # all of it; a frontend that quits will not wait longer
@@ -90,7 +89,7 @@ class Lifetime:
 
     def watch_launcher(self) -> None:
         """Stop when the outer process of the one-file binary is killed, which tells us nothing."""
-        if not _is_one_file():
+        if bundle.unpacked_at() is None:
             return
         launcher = os.getppid()
         try:
@@ -144,12 +143,6 @@ def _read_to_the_end() -> None:
     with suppress(OSError):  # a broken pipe is an end too
         while os.read(0, STDIN_BYTES):
             pass
-
-
-def _is_one_file() -> bool:
-    """Only the one-file binary unpacks itself into such a folder, and has a process for it."""
-    folder: str | None = getattr(sys, "_MEIPASS", None)
-    return folder is not None and Path(folder).name.startswith("_MEI")
 
 
 def _is_held_open(descriptor: int) -> bool:
