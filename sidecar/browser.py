@@ -5,7 +5,6 @@ is why a code is good once, and for a minute. It goes nowhere else from here, le
 log. Knows no settings and no server.
 """
 
-import http.client
 import json
 import os
 import sys
@@ -31,7 +30,7 @@ async def open_page(url: str) -> bool:
 
         try:
             return webbrowser.open(url)
-        except (webbrowser.Error, OSError):
+        except (webbrowser.Error, OSError, ValueError, LookupError):  # also for a strange BROWSER
             return False
 
     return await run_in_thread(browse, "browser")
@@ -52,6 +51,8 @@ async def ask_for_code(address: str, token: str) -> str | None:
 
 
 def _fetch_code(address: str, token: str) -> str | None:
+    import http.client  # only a second start asks
+
     at = urlsplit(address)
     kind = http.client.HTTPSConnection if at.scheme == "https" else http.client.HTTPConnection
     connection = kind(at.hostname or "", at.port, timeout=ASK_S)  # no proxy, no redirect

@@ -250,7 +250,9 @@ async def test_a_chat_that_is_terminated_ends_its_servers_first(tmp_path: Path) 
 
 
 async def test_serve_prints_address_and_token_once_and_logs_to_stderr(tmp_path: Path) -> None:
-    async with spawned(tmp_path, "serve", "--port", "0", "--log-format", "json") as sidecar:
+    async with spawned(
+        tmp_path, "serve", "--port", "0", "--no-browser", "--log-format", "json"
+    ) as sidecar:
         assert sidecar.process.stdout is not None
         lines = [(await sidecar.process.stdout.readline()).decode().split() for _ in range(4)]
         http, url, token = lines[1][1].rstrip("/"), lines[2][1], lines[3][1]

@@ -177,8 +177,9 @@ async def test_without_a_browser_a_terminal_shows_an_address_with_a_code(tmp_pat
         assert await accepts(first.line["http"], code)
 
 
-async def test_a_browser_that_cannot_start_is_said(tmp_path: Path) -> None:
-    async with started(tmp_path, environ={"BROWSER": str(tmp_path / "missing")}) as sidecar:
+@pytest.mark.parametrize("command", ["/no/such/browser", " ", "'%s"])
+async def test_a_browser_that_cannot_start_is_said(tmp_path: Path, command: str) -> None:
+    async with started(tmp_path, environ={"BROWSER": command}) as sidecar:
         assert sidecar.process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             line = await sidecar.process.stdout.readline()

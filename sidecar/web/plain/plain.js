@@ -102,6 +102,7 @@ function endSession() {
 }
 
 function stopUsing() {
+  run?.view?.classList.remove("waiting");
   $("composer").hidden = $("fresh").hidden = $("quit").hidden = true;
 }
 
@@ -119,6 +120,7 @@ function connect() {
 
 async function onClose() {
   waiting.clear();
+  for (const id of [...asked.keys()]) closeAsked(id); // those that still wait come again
   if (hasEnded) return;
   $("send").disabled = true;
   try { // a socket that failed cannot say why
@@ -158,7 +160,6 @@ function onHello(frame) {
   $("about").textContent = frame.result.server.version;
   $("composer").hidden = $("fresh").hidden = $("quit").hidden = false;
   $("send").disabled = false;
-  for (const id of [...asked.keys()]) closeAsked(id);
   frame.result.pending.approvals.forEach(ask);
   if (run) follow();
   else $("text").focus();
@@ -189,7 +190,7 @@ function send() {
 // Also after a lost connection: the run went on without us.
 function follow() {
   $("stop").hidden = false;
-  $("send").hidden = true;
+  $("send").hidden = $("fresh").disabled = true;
   if (!run.view) run.view = view();
   run.requestId = run.id
     ? request("resume", { run_id: run.id, after_seq: run.seq })
@@ -226,7 +227,7 @@ function endRun(frame) {
   run = null;
   kept.removeItem("run");
   $("stop").hidden = true;
-  $("send").hidden = false;
+  $("send").hidden = $("fresh").disabled = false;
   const code = frame.status === "error" ? frame.error_info.code : "";
   if (code === "not_found" && !payload) note("The answer that was going on is no longer kept.", shown);
   else if (code) problem(frame.error, shown);
@@ -264,7 +265,7 @@ function appendThought(data, shown) {
 function showCall(call, shown) {
   const name = call.server ? `${call.server} · ${call.name}` : call.name;
   const status = el("span", "status", "…");
-  const given = call.invalid_arguments ?? json(call.arguments);
+  const given = call.invalid_arguments ? visible(call.invalid_arguments) : json(call.arguments);
   const card = el("details", "card", el("summary", "", visible(name), status), el("pre", "", given));
   cards.set(call.tool_call_id, card);
   show(card, shown);
@@ -374,7 +375,6 @@ $("stop").addEventListener("click", () => {
   request("cancel", run.id ? { run_id: run.id } : { target: run.requestId });
 });
 $("fresh").addEventListener("click", () => {
-  if (run) return;
   kept.removeItem("conversation");
   log.replaceChildren();
   cards.clear();
@@ -388,5 +388,7 @@ $("quit").addEventListener("click", () => {
     state("The sidecar is stopped. Start it again to go on; this tab can be closed.");
   });
 });
+
+addEventListener("hashchange", () => location.reload()); // a new code for this very tab
 
 begin();
