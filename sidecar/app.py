@@ -34,7 +34,6 @@ from sidecar.server.http import Server, bind, tls_context
 from sidecar.server.sessions import Sessions
 from sidecar.store.conversations import Conversations
 from sidecar.store.rules import Rules
-from sidecar.threads import run_in_thread
 
 DEMO_SERVER = "demo"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
@@ -86,19 +85,17 @@ class App:
         """The page's address with a new code: a secret, good once and for a minute."""
         return f"{self.http}/#code={self.sessions.new_code()}"
 
-    def begin(self, read_certificates: Callable[[], None] = lambda: None) -> None:
+    def begin(self) -> None:
         """Start the MCP servers, and load what the default model needs, off the loop."""
         self._hosting = self.group.create_task(self._run_host(), name="mcp host")
-        preparing = self._prepare(read_certificates)
-        self._preparing = self.group.create_task(preparing, name="prepare")
+        self._preparing = self.group.create_task(self._prepare(), name="prepare")
 
     async def _run_host(self) -> None:
         await self._first_hello()
         await self.host.run()
 
-    async def _prepare(self, read_certificates: Callable[[], None]) -> None:
+    async def _prepare(self) -> None:
         await self._first_hello()
-        await run_in_thread(read_certificates, "certificates")
         await self.providers.prepare(self.default_model)
 
     async def _first_hello(self) -> None:

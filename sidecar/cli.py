@@ -405,8 +405,7 @@ async def _serving_alone(
     lifetime: "Lifetime",
     until_ready: contextlib.ExitStack,
 ) -> int:
-    certificates = starting.Certificates()
-    with certificates.put_off():
+    with starting.without_certificates():
         from sidecar import bundle, log
         from sidecar.app import open_app
 
@@ -427,7 +426,7 @@ async def _serving_alone(
                 _print_address(app, with_token=not given)
             arguments.is_ready = True
             until_ready.close()
-            app.begin(certificates.read)
+            app.begin()
             if (unpacked := bundle.unpacked_at()) is not None:
                 bundle.sweep_beside(unpacked)
             if arguments.managed or arguments.no_browser:

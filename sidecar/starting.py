@@ -1,9 +1,9 @@
-"""What Python and its libraries do on the way to the ready line, though it can wait.
+"""What Python and its libraries do on the way to the ready line, and nobody needs there.
 
 A start has no garbage, and looking for some takes a tenth of its time. aiohttp reads the
 system's certificate authorities when it is imported, twice and each time all of them, which is
-the longest single step of a start; nobody needs them before the first request to a vendor.
-Starts nothing; knows nothing about sidecars.
+the longest single step of a start, for contexts that are not ours. Starts nothing; knows nothing
+about sidecars.
 """
 
 import contextlib
@@ -23,35 +23,22 @@ def without_collections() -> Iterator[None]:
         gc.enable()
 
 
-class Certificates:
-    """Reading them, put off while aiohttp is imported. `read` them before they are needed."""
+@contextlib.contextmanager
+def without_certificates() -> Iterator[None]:
+    """For imports only: a TLS context that is made inside reads none, and so trusts nobody.
 
-    def __init__(self) -> None:
-        self._put_off: list[Callable[[], None]] = []
+    They are aiohttp's defaults. All of our ways out have a context of their own, which `network`
+    describes; what forgets that is refused, instead of trusting something else.
+    """
 
-    @contextlib.contextmanager
-    def put_off(self) -> Iterator[None]:
-        """For imports only: a context that is made inside trusts nobody until `read`."""
-        load, set_paths = ssl.SSLContext.load_default_certs, ssl.SSLContext.set_default_verify_paths
+    def read_none(context: ssl.SSLContext, *purpose: ssl.Purpose) -> None:
+        """In the place of what reads them."""
 
-        def load_later(
-            context: ssl.SSLContext, purpose: ssl.Purpose = ssl.Purpose.SERVER_AUTH
-        ) -> None:
-            self._put_off.append(lambda: load(context, purpose))
-
-        def set_paths_later(context: ssl.SSLContext) -> None:
-            self._put_off.append(lambda: set_paths(context))
-
-        with (
-            _replaced("load_default_certs", load_later),
-            _replaced("set_default_verify_paths", set_paths_later),
-        ):
-            yield
-
-    def read(self) -> None:
-        """Blocks for as long as the import would have; once, and then nothing."""
-        while self._put_off:
-            self._put_off.pop()()
+    with (
+        _replaced("load_default_certs", read_none),
+        _replaced("set_default_verify_paths", read_none),
+    ):
+        yield
 
 
 @contextlib.contextmanager

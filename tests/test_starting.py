@@ -1,4 +1,4 @@
-"""What a start puts off is done later, and done whole."""
+"""What a start leaves out, and that it is there again afterwards."""
 
 import gc
 import ssl
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.starting import Certificates, without_collections
+from sidecar.starting import without_certificates, without_collections
 from tests.support.certificates import write_certificate
 
 
@@ -23,36 +23,24 @@ def authorities(context: ssl.SSLContext) -> int:
     return context.cert_store_stats()["x509_ca"]
 
 
-def test_contexts_made_while_reading_is_put_off_trust_nobody_until_it_is_done() -> None:
-    certificates = Certificates()
-    with certificates.put_off():
+def test_contexts_made_without_certificates_trust_nobody_and_say_so() -> None:
+    with without_certificates():
         default = ssl.create_default_context()
         other = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         other.set_default_verify_paths()
-    before = [authorities(default), authorities(other)]
 
-    certificates.read()
-
-    assert before == [0, 0]
-    assert [authorities(default), authorities(other)] == [1, 1]
+    assert [authorities(default), authorities(other)] == [0, 0]
     assert default.verify_mode is ssl.CERT_REQUIRED
+    assert default.check_hostname
 
 
-def test_later_contexts_read_them_at_once() -> None:
-    with Certificates().put_off():
+def test_later_contexts_read_them_as_ever() -> None:
+    with without_certificates():
         pass
+    other = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    other.set_default_verify_paths()
 
-    assert authorities(ssl.create_default_context()) == 1
-
-
-def test_certificates_are_read_once() -> None:
-    certificates = Certificates()
-    with certificates.put_off():
-        context = ssl.create_default_context()
-    certificates.read()
-    certificates.read()
-
-    assert authorities(context) == 1
+    assert [authorities(ssl.create_default_context()), authorities(other)] == [1, 1]
 
 
 def test_garbage_is_collected_again_after_a_start_that_failed() -> None:
