@@ -431,17 +431,17 @@ def main() -> int:
     parser.add_argument("path", metavar="PATH", type=Path, help="the built program")
     given = parser.parse_args()
     checks = [schema_is_the_golden_one, chats_through_a_vendor_and_three_servers]
+    checks.append(leaves_no_process_when_its_launcher_is_killed)
     if sys.platform == "win32":
         print("--  Windows has no signals: only the closed stdin ends it here.")
     else:
-        checks += [ends_cleanly_when_its_launcher_is_terminated, ends_with_three_servers]
-    checks.append(leaves_no_process_when_its_launcher_is_killed)
+        checks.append(ends_cleanly_when_its_launcher_is_terminated)
     if (given.path.resolve().parent / "_internal").is_dir():
-        print("--  A program in its folder unpacks nothing, and is replaced when it has ended.")
+        print("--  A program in its folder has no launcher, and ends as the sources do.")
     else:
         checks.append(removes_what_a_killed_launcher_left)
-        if sys.platform != "win32":  # where the file of what runs cannot be replaced
-            checks.append(outlives_an_update_of_its_file)
+        if sys.platform != "win32":  # where the file of what runs cannot be replaced either
+            checks += [ends_with_three_servers, outlives_an_update_of_its_file]
     if missing := missing_programs():
         print(f"--  no key is kept in a real keyring: that {missing}.")
     else:
