@@ -32,6 +32,7 @@ from sidecar.server.events import Events
 from sidecar.server.handlers import Handlers, Services
 from sidecar.server.http import Server, bind, tls_context
 from sidecar.server.sessions import Sessions
+from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
 from sidecar.store.rules import Rules
 
@@ -180,6 +181,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             models=providers,
             tools=host,
             approvals=approvals,
+            attachments=Attachments(),
             defaults=_defaults(config.chat),
             publish=events.publish,
         )

@@ -4,10 +4,11 @@ Values without behaviour: stored, sent and shown in this one form. A message's p
 order in which a person saw them; ids and parents belong to the message, never to its parts.
 """
 
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, SkipValidation
 
 JsonObject = dict[str, JsonValue]
 Role = Literal["user", "assistant"]
@@ -80,7 +81,45 @@ class TextPart(Value):
 
 class ReasoningPart(Value):
     type: Literal["reasoning"] = "reasoning"
-    text: str
+    text: str = Field(description="Empty where the vendor keeps it to itself.")
+
+
+class ImagePart(Value):
+    type: Literal["image"] = "image"
+    attachment_id: str
+    mime: str
+    name: str | None = optional("What the person called it.")
+
+
+class FilePart(Value):
+    type: Literal["file"] = "file"
+    attachment_id: str
+    mime: str
+    name: str | None = optional("What the person called it.")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """The bytes behind an ImagePart or a FilePart."""
+
+    mime: str
+    data: bytes = field(repr=False)
+    name: str | None = None
+
+
+class CitationPart(Value):
+    """Where the text before it comes from."""
+
+    type: Literal["citation"] = "citation"
+    url: str | None = optional("The page it cites.")
+    title: str | None = optional("The title of what it cites.")
+
+
+class ProviderItemPart(Value):
+    """Something that the vendor did by itself, such as a search of the web."""
+
+    type: Literal["provider_item"] = "provider_item"
+    kind: str = Field(description="The vendor's own word for it.")
 
 
 class ToolCallPart(Value):
@@ -131,8 +170,33 @@ class ToolResultPart(Value):
 
 
 Part = Annotated[
-    TextPart | ReasoningPart | ToolCallPart | ToolResultPart, Field(discriminator="type")
+    TextPart
+    | ReasoningPart
+    | ToolCallPart
+    | ToolResultPart
+    | ImagePart
+    | FilePart
+    | CitationPart
+    | ProviderItemPart,
+    Field(discriminator="type"),
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class VendorContent:
+    """One step of an assistant's message in the vendor's own words, for that vendor alone.
+
+    It stands for `parts[first:last]` of the message where the same `provider` and `model` are
+    asked again in the same `format`; for everybody else the parts stand for themselves. Signatures
+    and encrypted reasoning are good for nothing anywhere else.
+    """
+
+    provider: str
+    model: str
+    format: str
+    first: int
+    last: int
+    content: JsonValue
 
 
 class Message(Value):
@@ -148,6 +212,9 @@ class Message(Value):
     error: str | None = optional("Why it ended early, for a person.")
     error_info: ErrorInfo | None = optional("Why it ended early, for a program.")
     created_at: str = Field(description="RFC 3339, UTC.")
+    vendor_content: SkipValidation[tuple[VendorContent, ...]] = Field(
+        default=(), exclude=True, repr=False
+    )
 
     @property
     def text(self) -> str:

@@ -793,6 +793,47 @@ class NoticeChunk(ChunkModel):
     metadata: NoticeMetadata
 
 
+class AttachmentMetadata(Metadata):
+    attachment_id: str
+    mime: str
+    name: str | None = optional("Where it has one.")
+
+
+class ImageChunk(ChunkModel):
+    type: Literal["image"] = "image"
+    data: None = Field(default=None, description="An image that the model made.")
+    metadata: AttachmentMetadata
+
+
+class FileChunk(ChunkModel):
+    type: Literal["file"] = "file"
+    data: None = Field(default=None, description="A file that the model made.")
+    metadata: AttachmentMetadata
+
+
+class CitationMetadata(Metadata):
+    url: str | None = optional("The page it cites.")
+    title: str | None = optional("The title of what it cites.")
+
+
+class CitationChunk(ChunkModel):
+    type: Literal["citation"] = "citation"
+    data: None = Field(default=None, description="Where the text before it comes from.")
+    metadata: CitationMetadata
+
+
+class ProviderItemMetadata(Metadata):
+    kind: str = Field(description="The vendor's own word for it.")
+
+
+class ProviderItemChunk(ChunkModel):
+    type: Literal["provider_item"] = "provider_item"
+    data: None = Field(
+        default=None, description="What the vendor did by itself, such as a search of the web."
+    )
+    metadata: ProviderItemMetadata
+
+
 class SnapshotMetadata(Metadata):
     message: Message
     seq: int = Field(description="Replaces everything up to this seq.")
@@ -817,6 +858,10 @@ Chunk: TypeAlias = Annotated[
     | UsageChunk
     | RetryChunk
     | NoticeChunk
+    | ImageChunk
+    | FileChunk
+    | CitationChunk
+    | ProviderItemChunk
     | SnapshotChunk,
     Field(discriminator="type"),
 ]

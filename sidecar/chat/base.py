@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from sidecar.messages import JsonObject, Tool, ToolResultPart
+from sidecar.messages import Attachment, JsonObject, Tool, ToolResultPart
 from sidecar.protocol import Chunk
 
 Emit: TypeAlias = Callable[[Chunk], None]
@@ -11,6 +11,16 @@ Emit: TypeAlias = Callable[[Chunk], None]
 
 OnProgress: TypeAlias = Callable[[float, float | None], None]
 """Takes progress and, where the server gives one, the total."""
+
+
+class Attachments(Protocol):
+    """The bytes of images and files, kept apart from the messages that name them."""
+
+    async def save(self, attachment: Attachment) -> str:
+        """Returns its attachment_id. Raises StorageError."""
+
+    async def load(self, attachment_id: str) -> Attachment:
+        """Raises NotFound."""
 
 
 class ToolSource(Protocol):

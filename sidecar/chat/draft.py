@@ -4,16 +4,23 @@ Adjacent deltas of one type are one part, so what was shown live, what a snapsho
 is stored are the same. Cheap per delta: text is joined only when somebody looks.
 """
 
+from pydantic import JsonValue
+
 from sidecar.messages import (
+    CitationPart,
     ErrorInfo,
+    FilePart,
+    ImagePart,
     Message,
     MessageStatus,
     Part,
+    ProviderItemPart,
     ReasoningPart,
     TextPart,
     ToolCallPart,
     ToolResultPart,
     Usage,
+    VendorContent,
     now,
 )
 
@@ -30,12 +37,34 @@ class Draft:
         self._pieces: list[str] = []
         self._calls: set[str] = set()
         self._unanswered: dict[str, ToolCallPart] = {}
+        self._vendor_content: list[VendorContent] = []
+        self._step_first = 0
+
+    def begin_step(self) -> None:
+        """The model is asked; what is added from now on is its answer."""
+        self._close_part()
+        self._step_first = len(self._parts)
+
+    def add_verbatim(self, format: str, content: JsonValue) -> None:
+        """What was said in this step, in the words of its vendor."""
+        self._close_part()
+        first, last = self._step_first, len(self._parts)
+        if first < last:
+            provider, _, model = self._model.partition("/")
+            said = VendorContent(provider, model, format, first, last, content)
+            self._vendor_content.append(said)
 
     def add_text(self, text: str) -> None:
-        self._grow(TextPart, text)
+        if text:
+            self._grow(TextPart, text)
 
     def add_reasoning(self, text: str) -> None:
+        """Empty for reasoning that the vendor keeps to itself."""
         self._grow(ReasoningPart, text)
+
+    def add_whole(self, part: ImagePart | FilePart | CitationPart | ProviderItemPart) -> None:
+        self._close_part()
+        self._parts.append(part)
 
     def add_call(self, call: ToolCallPart) -> None:
         self._close_part()
@@ -73,11 +102,10 @@ class Draft:
             error=error,
             error_info=error_info,
             created_at=self._created_at,
+            vendor_content=tuple(self._vendor_content),
         )
 
     def _grow(self, part: type[TextPart | ReasoningPart], text: str) -> None:
-        if not text:
-            return
         if self._open is not part:
             self._close_part()
             self._open = part
@@ -89,7 +117,7 @@ class Draft:
             return
         text = "".join(self._pieces)
         last = self._parts[-1] if self._parts else None
-        if isinstance(last, self._open):
+        if isinstance(last, self._open) and len(self._parts) > self._step_first:
             self._parts[-1] = self._open(text=last.text + text)
         else:
             self._parts.append(self._open(text=text))

@@ -16,7 +16,7 @@ import structlog
 
 from sidecar import protocol
 from sidecar.chat.approvals import Approvals, Asking
-from sidecar.chat.base import ToolSource
+from sidecar.chat.base import Attachments, ToolSource
 from sidecar.chat.draft import Draft, newest_parts
 from sidecar.chat.log import Failed, RunLog, Waker
 from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
@@ -139,6 +139,7 @@ class Runs:
         models: Models,
         tools: ToolSource,
         approvals: Approvals,
+        attachments: Attachments,
         defaults: Defaults,
         publish: Callable[[Event], None],
     ) -> None:
@@ -147,6 +148,7 @@ class Runs:
         self._models = models
         self._tools = tools
         self._approvals = approvals
+        self._attachments = attachments
         self._defaults = defaults
         self._publish = publish
         self._runs: dict[str, Run] = {}
@@ -312,7 +314,7 @@ class Runs:
             max_steps=defaults.max_steps,
         )
         draft = Draft(run.message_id, question.message_id, run.model)
-        run.turn = Turn(plan, draft, self._tools, self._approvals)
+        run.turn = Turn(plan, draft, self._tools, self._approvals, self._attachments)
         return run.turn
 
     async def _end(self, run: Run, reason: FinishReason, failure: Failed | None) -> None:

@@ -14,12 +14,17 @@ from time import monotonic
 from typing import assert_never
 
 from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
-from sidecar.chat.base import Emit, ToolSource
+from sidecar.chat.base import Attachments, Emit, ToolSource
 from sidecar.chat.draft import Draft
 from sidecar.mcp_host.consent import is_left_out
 from sidecar.messages import (
+    Attachment,
+    CitationPart,
+    FilePart,
     FinishReason,
+    ImagePart,
     Message,
+    ProviderItemPart,
     Tool,
     ToolCallPart,
     ToolResultPart,
@@ -28,8 +33,15 @@ from sidecar.messages import (
 )
 from sidecar.protocol import (
     FRAME_BYTES_OUT,
+    AttachmentMetadata,
+    CitationChunk,
+    CitationMetadata,
+    FileChunk,
+    ImageChunk,
     NoticeChunk,
     NoticeMetadata,
+    ProviderItemChunk,
+    ProviderItemMetadata,
     ReasoningChunk,
     RetryChunk,
     RetryMetadata,
@@ -46,16 +58,21 @@ from sidecar.protocol import (
     error_info,
 )
 from sidecar.providers.base import (
+    Citation,
     Finished,
+    Media,
     ModelRequest,
+    Notice,
     Params,
     Provider,
+    ProviderItem,
     ReasoningDelta,
     Retrying,
     TextDelta,
     ToolArguments,
     ToolCall,
     UsageReport,
+    Verbatim,
 )
 
 PIECE_CHARS = 64 * 1024  # six bytes each at worst in JSON, so that any frame stays below 512 KiB
@@ -77,11 +94,20 @@ class Plan:
 
 
 class Turn:
-    def __init__(self, plan: Plan, draft: Draft, source: ToolSource, approvals: Approvals) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        draft: Draft,
+        source: ToolSource,
+        approvals: Approvals,
+        attachments: Attachments,
+    ) -> None:
         self.draft = draft
         self._plan = plan
         self._source = source
         self._approvals = approvals
+        self._attachments = attachments
+        self._notices: set[str] = set()
         self._tools: dict[str, Tool] = {}
         self._reason: FinishReason = "stop"
         self._running: dict[str, asyncio.Task[None]] = {}
@@ -144,6 +170,7 @@ class Turn:
             tools=tuple(self._tools.values()),
             params=self._plan.params,
         )
+        draft.begin_step()
         async with aclosing(self._plan.provider.stream(request)) as events:
             async for event in events:
                 match event:
@@ -153,7 +180,7 @@ class Turn:
                             emit(TextChunk(data=piece))
                     case ReasoningDelta(text):
                         draft.add_reasoning(text)
-                        for piece in _pieces(text):
+                        for piece in _pieces(text) if text else ("",):
                             emit(ReasoningChunk(data=piece))
                     case ToolArguments(call_id, _, text):
                         shown_id = self._unique(call_id, ids)
@@ -165,6 +192,20 @@ class Turn:
                         draft.add_call(part)
                         emit(_call_chunk(part))
                         calls.append((part, event))
+                    case Media():
+                        await self._keep(event, emit)
+                    case Citation(url, title):
+                        draft.add_whole(CitationPart(url=url, title=title))
+                        emit(CitationChunk(metadata=CitationMetadata(url=url, title=title)))
+                    case ProviderItem(kind):
+                        draft.add_whole(ProviderItemPart(kind=kind))
+                        emit(ProviderItemChunk(metadata=ProviderItemMetadata(kind=kind)))
+                    case Notice(code, text):
+                        if text not in self._notices:  # every step of a turn has the same to say
+                            self._notices.add(text)
+                            emit(NoticeChunk(data=text, metadata=NoticeMetadata(code=code)))
+                    case Verbatim(format, content):
+                        draft.add_verbatim(format, content)
                     case UsageReport(usage):
                         pass
                     case Retrying():
@@ -177,6 +218,19 @@ class Turn:
         draft.usage += usage
         emit(UsageChunk(metadata=usage))
         return calls
+
+    async def _keep(self, media: Media, emit: Emit) -> None:
+        """Bytes never go into a message or a frame, only where they are kept."""
+        attachment = Attachment(media.mime, media.data, media.name)
+        attachment_id = await self._attachments.save(attachment)
+        metadata = AttachmentMetadata(attachment_id=attachment_id, mime=media.mime, name=media.name)
+        named = metadata.model_dump(exclude_none=True)
+        if media.mime.startswith("image/"):
+            self.draft.add_whole(ImagePart(**named))
+            emit(ImageChunk(metadata=metadata))
+        else:
+            self.draft.add_whole(FilePart(**named))
+            emit(FileChunk(metadata=metadata))
 
     def _history(self) -> Sequence[Message]:
         own = self.draft.message("streaming")

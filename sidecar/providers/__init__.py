@@ -43,6 +43,7 @@ def open_provider(
 
             return DemoProvider()
         case "openai" | "openai_compatible":
+            from sidecar.providers.dialects.chat_completions import ChatCompletions
             from sidecar.providers.endpoint import Endpoint
 
             is_openai = section.kind == "openai"
@@ -51,10 +52,10 @@ def open_provider(
             return Endpoint(
                 name,
                 base_url,
+                ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens"),
                 _wire(section.kind)(http, base_url, section.headers, timeouts.connect_s),
                 key=key,
                 key_variable="OPENAI_API_KEY" if is_openai and not has_login else None,
-                token_limit="max_completion_tokens" if is_openai else "max_tokens",
                 timeouts=timeouts,
                 max_retries=max_retries,
             )

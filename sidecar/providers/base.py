@@ -1,15 +1,17 @@
 """The seam to the vendors of language models: one request out, one stream of events in.
 
 Knows no vendor, no HTTP and no socket. Events are flat values; a stream is
-`(Retrying* … (TextDelta | ReasoningDelta | ToolArguments | ToolCall | UsageReport)* Finished)`.
+`Retrying* Notice* (TextDelta | ReasoningDelta | ToolArguments | ToolCall | …)* Verbatim? Finished`.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol, TypeAlias
 
+from pydantic import JsonValue
+
 from sidecar.errors import SidecarError
-from sidecar.messages import JsonObject, Message, Tool, Usage
+from sidecar.messages import Attachment, JsonObject, Message, Tool, Usage
 
 StopReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 
@@ -28,13 +30,17 @@ class Params:
 
 @dataclass(frozen=True, slots=True)
 class ModelRequest:
-    """One step: `history` ends with a user message or with an assistant's answered tool calls."""
+    """One step: `history` ends with a user message or with an assistant's answered tool calls.
+
+    `attachments` has what the history refers to, by attachment_id.
+    """
 
     model: str
     history: Sequence[Message]
     system_prompt: str | None = None
     tools: Sequence[Tool] = ()
     params: Params = field(default_factory=Params)
+    attachments: Mapping[str, Attachment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,8 @@ class TextDelta:
 
 @dataclass(frozen=True, slots=True)
 class ReasoningDelta:
+    """Empty for reasoning that the vendor does not show, once for each piece of it."""
+
     text: str
 
 
@@ -67,6 +75,49 @@ class ToolCall:
     name: str
     arguments: JsonObject | None
     raw: str
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image or a file that the model made."""
+
+    mime: str
+    data: bytes = field(repr=False)
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where the text before it comes from; one of the two at least is there."""
+
+    url: str | None
+    title: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderItem:
+    """Something that the vendor did by itself, when it is complete; `kind` is its word for it."""
+
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """What a person should know about how the request was asked; `code` is for programs."""
+
+    code: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Verbatim:
+    """The step in the vendor's own words: what must come back to it when it is asked again.
+
+    Only where the other events do not say it all. `format` is the dialect's name.
+    """
+
+    format: str
+    content: JsonValue
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +146,18 @@ class Finished:
 
 
 ModelEvent: TypeAlias = (
-    TextDelta | ReasoningDelta | ToolArguments | ToolCall | UsageReport | Retrying | Finished
+    TextDelta
+    | ReasoningDelta
+    | ToolArguments
+    | ToolCall
+    | Media
+    | Citation
+    | ProviderItem
+    | Notice
+    | Verbatim
+    | UsageReport
+    | Retrying
+    | Finished
 )
 
 

@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions format, straight over aiohttp.
+"""A vendor's documented wire, straight over aiohttp.
 
 Never imports a vendor's SDK: a local model answers within a second of the program's start.
 """
@@ -18,28 +18,39 @@ from sidecar.providers.http import Http, Reply
 _Request: TypeAlias = AbstractAsyncContextManager[aiohttp.ClientResponse]
 
 
+def bearer(key: str) -> Mapping[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
 class DirectWire:
     def __init__(
-        self, http: Http, base_url: str, headers: Mapping[str, str], connect_s: float
+        self,
+        http: Http,
+        base_url: str,
+        headers: Mapping[str, str],
+        connect_s: float,
+        login: Callable[[str], Mapping[str, str]] = bearer,
     ) -> None:
+        """`login` is how this vendor wants to be shown a key; `headers` are the person's own."""
         self._http = http
         self._base_url = base_url
         self._headers = headers
         self._connect_s = connect_s
+        self._login = login
 
     async def prepare(self) -> aiohttp.ClientSession:
         return await self._http.session(self._base_url)
 
-    def chat(
-        self, session: aiohttp.ClientSession, key: str | None, body: JsonObject
+    def post(
+        self, session: aiohttp.ClientSession, key: str | None, path: str, body: JsonObject
     ) -> AbstractAsyncContextManager[Reply]:
-        post = partial(session.post, self._base_url + "/chat/completions", json=body)
+        post = partial(session.post, self._base_url + path, json=body)
         return self._replied(post, "text/event-stream", key)
 
-    def models(
-        self, session: aiohttp.ClientSession, key: str | None
+    def get(
+        self, session: aiohttp.ClientSession, key: str | None, path: str
     ) -> AbstractAsyncContextManager[Reply]:
-        get = partial(session.get, self._base_url + "/models")
+        get = partial(session.get, self._base_url + path)
         return self._replied(get, "application/json", key)
 
     @asynccontextmanager
@@ -48,7 +59,7 @@ class DirectWire:
     ) -> AsyncGenerator[Reply, None]:
         headers = CIMultiDict({"accept": accept, "user-agent": f"sidecar/{__version__}"})
         if key is not None:
-            headers["authorization"] = f"Bearer {key}"
+            headers.update(self._login(key))
         headers.update(self._headers)  # what the person wrote has the last word
         async with request(
             headers=headers,

@@ -219,5 +219,5 @@ def _words(request: ModelRequest) -> int:
         len(part.text.split())
         for message in request.history
         for part in message.parts
-        if part.type != "tool_call"
+        if part.type in ("text", "reasoning", "tool_result")
     )

@@ -1,12 +1,12 @@
-"""One chat completions API: request, stream, retries, list of models, whatever carries the bytes.
+"""A vendor's API: request, stream, retries, list of models, whatever its format and transport.
 
-The one flow for every kind that speaks this format; a Wire is all in which they differ. A
-parameter that the server refuses by name is left out, once found, for that model from then on.
+The one flow for every kind; the Dialect and the Wire are all in which they differ. A parameter
+that the server refuses by name is left out, once found, for that model from then on.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
 from dataclasses import replace
 from typing import Protocol
 
@@ -17,14 +17,7 @@ from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected
 from sidecar.messages import JsonObject
 from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest
-from sidecar.providers.dialects.chat_completions import (
-    ChatCompletionsStream,
-    TokenLimit,
-    encode_request,
-    parse_models,
-    refused_parameter,
-    without,
-)
+from sidecar.providers.dialects.base import AnswerStream, Dialect
 from sidecar.providers.failures import Vendor, said
 from sidecar.providers.http import (
     Clocks,
@@ -55,13 +48,13 @@ class Wire(Protocol):
         The session is for the next request only: the way to the vendor may change.
         """
 
-    def chat(
-        self, session: aiohttp.ClientSession, key: str | None, body: JsonObject
+    def post(
+        self, session: aiohttp.ClientSession, key: str | None, path: str, body: JsonObject
     ) -> AbstractAsyncContextManager[Reply]:
-        """Leaving it closes the connection if the body was not read to its end."""
+        """Ask for a stream. Leaving it closes the connection if it was not read to its end."""
 
-    def models(
-        self, session: aiohttp.ClientSession, key: str | None
+    def get(
+        self, session: aiohttp.ClientSession, key: str | None, path: str
     ) -> AbstractAsyncContextManager[Reply]: ...
 
 
@@ -72,11 +65,11 @@ class Endpoint:
         self,
         name: str,
         base_url: str,
+        dialect: Dialect,
         wire: Wire,
         *,
         key: Callable[[], Awaitable[str | None]],
         key_variable: str | None,
-        token_limit: TokenLimit,
         timeouts: TimeoutsConfig,
         max_retries: int,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
@@ -84,10 +77,10 @@ class Endpoint:
         """`key_variable` is where the vendor's key usually is; None: it works without a key."""
         self._name = name
         self._base_url = base_url
+        self._dialect = dialect
         self._wire = wire
         self._key = key
         self._key_variable = key_variable
-        self._token_limit = token_limit
         self._timeouts = timeouts
         self._max_retries = max_retries
         self._sleep = sleep
@@ -112,12 +105,13 @@ class Endpoint:
         session = await self._wire.prepare()
         async with AsyncExitStack() as stack:
             clocks = Clocks(vendor, timeouts, end_of(whole_s))
-            reply = await _opened(self._wire.models(session, vendor.key), clocks, stack)
+            listing = self._wire.get(session, vendor.key, self._dialect.models_path)
+            reply = await _opened(listing, clocks, stack)
             if reply.status != 200:
                 raise vendor.refused(reply.status, reply.headers, await read_refusal(reply))
             body = await read_body(reply, MAX_LIST_BYTES)
         try:
-            return parse_models(body)
+            return self._dialect.parse_models(body)
         except ValueError as error:
             raise vendor.bad_response("answered with something else than its models.") from error
 
@@ -127,40 +121,30 @@ class Endpoint:
     async def _attempt(self, request: ModelRequest, end: float) -> AsyncGenerator[ModelEvent, None]:
         vendor = replace(await self._vendor(), model=request.model)
         refused = self._refused.setdefault(request.model, [])
-        body = encode_request(request, self._token_limit)
-        for name in refused:
-            if name in body:
-                body = without(body, name)
-        while True:
+        encoded = self._dialect.encode(request, {})
+        for notice in encoded.notices:
+            yield notice
+        body: JsonObject | None = encoded.body
+        stream = self._dialect.stream(vendor, encoded.body)
+        while body is not None:
+            for name in refused:
+                if name in body:
+                    body = self._dialect.without(body, name)
             session = await self._wire.prepare()
             async with AsyncExitStack() as stack:
                 clocks = Clocks(vendor, self._timeouts, end)
-                reply = await _opened(self._wire.chat(session, vendor.key, body), clocks, stack)
+                path = self._dialect.path(request.model)
+                post = self._wire.post(session, vendor.key, path, body)
+                reply = await _opened(post, clocks, stack)
                 if reply.status == 200:
-                    stream, decoder = await _stream(reply, vendor), SseDecoder(self._name)
-                    is_whole = False
-                    taken = 0
-                    while not stream.done and (data := await reply.read()):
-                        for start in range(0, len(data), SLICE_BYTES):
-                            piece = data[start : start + SLICE_BYTES]
-                            for sent in decoder.feed(piece):
-                                for event in stream.feed(sent):
-                                    yield event
-                            if stream.is_whole and not is_whole:
-                                is_whole, reply = True, briefly(reply, LAST_EVENTS_S)
-                            taken += len(piece)
-                            if taken >= SLICE_BYTES:  # a burst: reading alone would not wait
-                                await asyncio.sleep(0)
-                                taken = 0
-                    for sent in decoder.end():
-                        for event in stream.feed(sent):
+                    await _check_media_type(reply, vendor)
+                    async with aclosing(self._read(reply, stream)) as events:
+                        async for event in events:
                             yield event
-                    for event in stream.end():
-                        yield event
-                    await _read_rest(reply)
-                    return
+                    body = stream.sequel
+                    continue
                 error = await read_refusal(reply)
-            parameter = refused_parameter(said(error), body) if reply.status in (400, 422) else None
+            parameter = self._refusal(reply.status, error, body)
             if parameter is None or parameter in refused:
                 raise vendor.refused(reply.status, reply.headers, error)
             refused.append(parameter)
@@ -170,7 +154,33 @@ class Endpoint:
                 model=request.model,
                 parameter=parameter,
             )
-            body = without(body, parameter)
+
+    async def _read(self, reply: Reply, stream: AnswerStream) -> AsyncGenerator[ModelEvent, None]:
+        """The events of one body."""
+        decoder = SseDecoder(self._name)
+        is_whole = False
+        taken = 0
+        while not stream.done and (data := await reply.read()):
+            for start in range(0, len(data), SLICE_BYTES):
+                piece = data[start : start + SLICE_BYTES]
+                for sent in decoder.feed(piece):
+                    for event in stream.feed(sent):
+                        yield event
+                if stream.is_whole and not is_whole:
+                    is_whole, reply = True, briefly(reply, LAST_EVENTS_S)
+                taken += len(piece)
+                if taken >= SLICE_BYTES:  # a burst: reading alone would not wait
+                    await asyncio.sleep(0)
+                    taken = 0
+        for sent in decoder.end():
+            for event in stream.feed(sent):
+                yield event
+        for event in stream.end():
+            yield event
+        await _read_rest(reply)
+
+    def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
+        return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
 
     async def _vendor(self) -> Vendor:
         key = await self._key()
@@ -203,11 +213,10 @@ async def _opened(
     return replace(reply, read=read)
 
 
-async def _stream(reply: Reply, vendor: Vendor) -> ChatCompletionsStream:
+async def _check_media_type(reply: Reply, vendor: Vendor) -> None:
     media_type = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type in ("application/json", "text/html"):
         raise vendor.not_streamed(media_type, await read_refusal(reply))
-    return ChatCompletionsStream(vendor)
 
 
 async def _read_rest(reply: Reply) -> None:

@@ -50,8 +50,8 @@ class SdkWire:
         return await self._http.session(self._base_url)
 
     @asynccontextmanager
-    async def chat(
-        self, session: aiohttp.ClientSession, key: str | None, body: JsonObject
+    async def post(
+        self, session: aiohttp.ClientSession, key: str | None, path: str, body: JsonObject
     ) -> AsyncGenerator[Reply, None]:
         client = self._client_for(session, key)
         create = client.chat.completions.with_streaming_response.create
@@ -60,8 +60,8 @@ class SdkWire:
             yield reply
 
     @asynccontextmanager
-    async def models(
-        self, session: aiohttp.ClientSession, key: str | None
+    async def get(
+        self, session: aiohttp.ClientSession, key: str | None, path: str
     ) -> AsyncGenerator[Reply, None]:
         client = self._client_for(session, key)
         async with _replied(client.models.with_streaming_response.list()) as reply:

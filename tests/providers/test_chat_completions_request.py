@@ -15,8 +15,13 @@ from sidecar.messages import (
     ToolResultPart,
 )
 from sidecar.providers.base import ModelRequest, Params
-from sidecar.providers.dialects.chat_completions import UNANSWERED, encode_request, parse_models
+from sidecar.providers.dialects.base import UNANSWERED
+from sidecar.providers.dialects.chat_completions import ChatCompletions, TokenLimit
 from tests.providers.conftest import message, user
+
+
+def encode_request(request: ModelRequest, token_limit: TokenLimit = "max_tokens") -> JsonObject:
+    return ChatCompletions("acme", token_limit).encode(request, {}).body
 
 
 def call(call_id: str, **arguments: Any) -> ToolCallPart:
@@ -43,7 +48,7 @@ def tool(name: str, **schema: Any) -> Tool:
 
 def messages(*history: Message, system_prompt: str | None = None) -> Any:
     request = ModelRequest(model="m", history=history, system_prompt=system_prompt)
-    return encode_request(request, "max_tokens")["messages"]
+    return encode_request(request)["messages"]
 
 
 def assistant(*parts: Part) -> Message:
@@ -57,7 +62,7 @@ def wire_call(call_id: str, arguments: str = "{}") -> JsonObject:
 def test_only_what_was_set_is_sent() -> None:
     request = ModelRequest(model="m", history=[user("Hi")])
 
-    assert encode_request(request, "max_tokens") == {
+    assert encode_request(request) == {
         "model": "m",
         "messages": [{"role": "user", "content": "Hi"}],
         "stream": True,
@@ -203,7 +208,7 @@ def test_a_list_of_models_keeps_what_the_vendor_says_of_each() -> None:
       {"id": "embed", "capabilities": {"completion_chat": false}}, {"object": "model"}, null
     ]}"""
 
-    plain, small, large = parse_models(body)
+    plain, small, large = ChatCompletions("acme", "max_tokens").parse_models(body)
 
     assert (plain.model, plain.name, plain.context, plain.tools) == (
         "gpt-4o-mini",
@@ -219,4 +224,4 @@ def test_a_list_of_models_keeps_what_the_vendor_says_of_each() -> None:
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"data": 1}', b"null"])
 def test_something_that_is_no_list_of_models_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError):
-        parse_models(body)
+        ChatCompletions("acme", "max_tokens").parse_models(body)

@@ -9,14 +9,13 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import chain
 from typing import Literal, TypeAlias
 from uuid import uuid4
 
 from pydantic import JsonValue
 
 from sidecar import jsons
-from sidecar.messages import JsonObject, Message, Tool, ToolCallPart, ToolResultPart, Usage
+from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, Usage
 from sidecar.providers.base import (
     Finished,
     ModelEvent,
@@ -29,13 +28,22 @@ from sidecar.providers.base import (
     ToolCall,
     UsageReport,
 )
+from sidecar.providers.dialects.base import (
+    Encoded,
+    Files,
+    Native,
+    Step,
+    Takes,
+    count,
+    parse_object,
+    steps,
+)
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
 TokenLimit: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
 
-MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
-UNANSWERED = "This call was cancelled before it gave a result."
+FORMAT = "chat_completions"
 _TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
 _DROPPABLE = ("stream_options", "temperature", "top_p", "reasoning_effort", "stop")
 _REFUSAL = re.compile(
@@ -62,72 +70,86 @@ _CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
 )
 
 
-def encode_request(request: ModelRequest, token_limit: TokenLimit) -> JsonObject:
-    """The request's body; `token_limit` is the name under which this server knows max_tokens."""
-    params = request.params
-    body: JsonObject = {
-        "model": request.model,
-        "messages": _messages(request.system_prompt, request.history),
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    if request.tools:
-        body["tools"] = [_tool(tool) for tool in sorted(request.tools, key=lambda tool: tool.name)]
-    if params.json_schema is not None:
-        schema: JsonObject = {"name": "answer", "schema": params.json_schema}
-        body["response_format"] = {"type": "json_schema", "json_schema": schema}
-    optional: dict[str, JsonValue] = {
-        "temperature": params.temperature,
-        "top_p": params.top_p,
-        token_limit: params.max_tokens,
-        "reasoning_effort": params.reasoning_effort,
-        "stop": list(params.stop) if params.stop else None,
-    }
-    return body | {name: value for name, value in optional.items() if value is not None}
+class ChatCompletions:
+    """The Dialect of a provider that knows max_tokens under the name `token_limit`."""
 
+    takes = Takes()
+    models_path = "/models"
 
-def refused_parameter(complaint: str, body: JsonObject) -> str | None:
-    """The parameter in `body` that a server's complaint (HTTP 400 or 422) says it does not take.
+    def __init__(self, provider: str, token_limit: TokenLimit) -> None:
+        self._provider = provider
+        self._token_limit = token_limit
 
-    Only those without which the question stays the same question.
-    """
-    if not _REFUSAL.search(complaint):
+    def path(self, model: str) -> str:
+        return "/chat/completions"
+
+    def encode(self, request: ModelRequest, files: Files) -> Encoded:
+        params = request.params
+        body: JsonObject = {
+            "model": request.model,
+            "messages": self._messages(request, files),
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if request.tools:
+            tools = sorted(request.tools, key=lambda tool: tool.name)
+            body["tools"] = [_tool(tool) for tool in tools]
+        if params.json_schema is not None:
+            schema: JsonObject = {"name": "answer", "schema": params.json_schema}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        optional: dict[str, JsonValue] = {
+            "temperature": params.temperature,
+            "top_p": params.top_p,
+            self._token_limit: params.max_tokens,
+            "reasoning_effort": params.reasoning_effort,
+            "stop": list(params.stop) if params.stop else None,
+        }
+        return Encoded(body | {key: value for key, value in optional.items() if value is not None})
+
+    def stream(self, vendor: Vendor, body: JsonObject) -> "ChatCompletionsStream":
+        return ChatCompletionsStream(vendor)
+
+    def parse_models(self, body: bytes) -> list[ModelInfo]:
+        answer = jsons.loads(body)
+        rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+        if not isinstance(rows, list):
+            raise ValueError("no list of models")
+        found = [
+            _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
+        ]
+        return sorted((info for info in found if info is not None), key=lambda info: info.model)
+
+    def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
+        if not _REFUSAL.search(complaint):
+            return None
+        for name in (*_DROPPABLE, *_TOKEN_LIMITS):
+            if name in body and re.search(rf"(?<!\w){name}(?!\w)", complaint):
+                return name
         return None
-    for name in (*_DROPPABLE, *_TOKEN_LIMITS):
-        if name in body and re.search(rf"(?<!\w){name}(?!\w)", complaint):
-            return name
-    return None
 
+    def without(self, body: JsonObject, name: str) -> JsonObject:
+        kept = {key: value for key, value in body.items() if key != name}
+        if name in _TOKEN_LIMITS:
+            kept[_TOKEN_LIMITS[name]] = body[name]
+        return kept
 
-def without(body: JsonObject, name: str) -> JsonObject:
-    """The body without a refused parameter; a limit of tokens goes on under its other name."""
-    kept = {key: value for key, value in body.items() if key != name}
-    if name in _TOKEN_LIMITS:
-        kept[_TOKEN_LIMITS[name]] = body[name]
-    return kept
-
-
-def parse_models(body: bytes) -> list[ModelInfo]:
-    """The chat models in the answer to GET /models, by id. Raises ValueError."""
-    answer = jsons.loads(body)
-    rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
-    if not isinstance(rows, list):
-        raise ValueError("no list of models")
-    found = [
-        _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
-    ]
-    return sorted((info for info in found if info is not None), key=lambda info: info.model)
+    def _messages(self, request: ModelRequest, files: Files) -> list[JsonValue]:
+        messages: list[JsonValue] = []
+        if request.system_prompt:
+            messages.append({"role": "system", "content": request.system_prompt})
+        for message in request.history:
+            if message.role == "user":
+                messages.append({"role": "user", "content": _content(message.parts, files)})
+                continue
+            for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
+                messages.extend(_step(step))
+        return messages
 
 
 class ChatCompletionsStream:
-    """One answer. Feed it the stream's events in order, then call `end`.
-
-    `done` says that nothing more will come, although the body may not have ended yet; `is_whole`
-    that all is there but perhaps the usage.
-    """
-
     def __init__(self, vendor: Vendor) -> None:
         self.done = False
+        self.sequel: JsonObject | None = None
         self._vendor = vendor
         self._calls = _Calls()
         self._usage: Usage | None = None
@@ -301,7 +323,7 @@ class _Calls:
             if not raw.strip() and not call.name:
                 continue
             # Nothing is how many servers write "no arguments", unless the answer was cut off there.
-            arguments = {} if not raw.strip() and not was_cut else _parse(raw)
+            arguments = None if was_cut and not raw.strip() else parse_object(raw)
             made.append(ToolCall(call.call_id, call.name, arguments, raw))
         return made
 
@@ -352,14 +374,6 @@ def _arguments_text(arguments: JsonValue) -> str:
     return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
-def _parse(raw: str) -> JsonObject | None:
-    try:
-        value = jsons.loads(raw)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
-
-
 def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
     choices = chunk.get("choices")
     if isinstance(choices, list):
@@ -392,22 +406,17 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
         usage = groq.get("usage")
     if not isinstance(usage, dict) or not usage:
         return None
-    prompt, completion = _count(usage, "prompt_tokens"), _count(usage, "completion_tokens")
-    cached = _count(usage.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = _count(usage.get("completion_tokens_details"), "reasoning_tokens")
+    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
+    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens, but not out of the total.
-    whole = _count(usage, "total_tokens") - prompt
+    whole = count(usage, "total_tokens") - prompt
     return Usage(
         input=prompt,
         output=whole if whole == completion + reasoning else completion,
-        cached=cached or _count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
+        cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
         reasoning=reasoning,
     )
-
-
-def _count(counts: JsonValue, name: str) -> int:
-    value = counts.get(name) if isinstance(counts, dict) else None
-    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
 
 
 def _tool(tool: Tool) -> JsonObject:
@@ -420,55 +429,38 @@ def _tool(tool: Tool) -> JsonObject:
     return {"type": "function", "function": function}
 
 
-def _messages(system_prompt: str | None, history: Sequence[Message]) -> list[JsonValue]:
-    messages: list[JsonValue] = []
-    if system_prompt:
-        messages.append({"role": "system", "content": system_prompt})
-    for message in history:
-        if message.role == "user":
-            messages.append({"role": "user", "content": message.text})
+def _content(parts: Sequence[Part], files: Files) -> JsonValue:
+    """A user's message: a string while it is only text, for servers that know nothing else."""
+    blocks = [block for part in parts for block in _blocks(part, files)]
+    if all(block["type"] == "text" for block in blocks):
+        return "\n\n".join(str(block["text"]) for block in blocks)
+    return list[JsonValue](blocks)
+
+
+def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
+    if part.type == "text":
+        yield {"type": "text", "text": part.text}
+    elif part.type in ("image", "file"):
+        fitted = files[part.attachment_id]
+        if isinstance(fitted, Native):
+            url = f"data:{fitted.mime};base64,{fitted.data}"
+            yield {"type": "image_url", "image_url": {"url": url}}
         else:
-            messages.extend(chain.from_iterable(_step(step) for step in _steps(message)))
-    return messages
+            yield {"type": "text", "text": fitted.text}
 
 
-@dataclass(slots=True)
-class _Step:
-    """What the model said in one answer, and what its calls gave."""
-
-    text: str = ""
-    calls: list[ToolCallPart] = field(default_factory=list)
-    results: dict[str, ToolResultPart] = field(default_factory=dict)
-
-
-def _steps(message: Message) -> Iterator[_Step]:
-    """An assistant's message, cut where the model was asked again: after its calls' results."""
-    step = _Step()
-    for part in message.parts:
-        if part.type == "tool_result":
-            step.results[part.tool_call_id] = part
-            continue
-        if step.results:
-            yield step
-            step = _Step()
-        if part.type == "text":
-            step.text += part.text
-        elif part.type == "tool_call":
-            step.calls.append(part)
-    yield step
-
-
-def _step(step: _Step) -> Iterator[JsonObject]:
-    """One assistant message and the answer to each of its calls; nothing for an empty step."""
-    if step.calls:
-        calls: list[JsonValue] = [_call(call) for call in step.calls]
-        yield {"role": "assistant", "content": step.text or None, "tool_calls": calls}
-    elif step.text:
-        yield {"role": "assistant", "content": step.text}
-    for call in step.calls:
-        result = step.results.get(call.tool_call_id)
-        text = result.text if result else UNANSWERED
-        yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": text}
+def _step(step: Step) -> Iterator[JsonObject]:
+    """One assistant message and the answer to each of its calls."""
+    calls: list[JsonValue] = [_call(call) for call in step.calls]
+    said: JsonObject = {"role": "assistant", "content": step.text or None}
+    if calls:
+        said["tool_calls"] = calls
+    if isinstance(step.verbatim, dict):
+        said |= step.verbatim
+    if calls or step.text:
+        yield said
+    for call, result in step.answers():
+        yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": result.text}
 
 
 def _call(call: ToolCallPart) -> JsonObject:
@@ -493,9 +485,9 @@ def _model(row: dict[str, JsonValue]) -> ModelInfo | None:
     return ModelInfo(
         model=model,
         name=str(row.get("name") or row.get("display_name") or model),
-        context=next((size for name in lengths if (size := _count(row, name))), None),
-        max_output=_count(top, "max_completion_tokens")
-        or _count(row, "max_completion_tokens")
+        context=next((size for name in lengths if (size := count(row, name))), None),
+        max_output=count(top, "max_completion_tokens")
+        or count(row, "max_completion_tokens")
         or None,
         vision=_among("image", modalities, capabilities.get("vision")),
         tools=_among("tools", parameters, capabilities.get("function_calling")),

@@ -1,0 +1,198 @@
+"""What every dialect is: a vendor's format as pure functions and one state machine.
+
+A dialect turns a ModelRequest into a body and a vendor's events into ours. It does no I/O, has no
+clock and knows of a provider no more than its name. Also here: what all of them need to tell a
+conversation, cut into the steps in which it was asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
+
+from pydantic import JsonValue
+
+from sidecar import jsons
+from sidecar.messages import (
+    FilePart,
+    ImagePart,
+    JsonObject,
+    Message,
+    ReasoningPart,
+    TextPart,
+    ToolCallPart,
+    ToolResultPart,
+)
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice
+from sidecar.providers.failures import Vendor
+from sidecar.providers.sse import SseEvent
+
+MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
+UNANSWERED = "This call was cancelled before it gave a result."
+
+
+@dataclass(frozen=True, slots=True)
+class Takes:
+    """The files that a format takes as they are; what it does not take becomes text.
+
+    Images of more than `image_side` pixels on a side or `image_bytes` are scaled down to that.
+    """
+
+    image_types: frozenset[str] = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+    image_side: int = 2048
+    image_bytes: int = 5 * 1024 * 1024
+    pdf_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """A file to be sent as it is; `data` is base64."""
+
+    mime: str
+    data: str = field(repr=False)
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Extracted:
+    """What stands for a file that this format does not take."""
+
+    text: str
+    name: str | None = None
+
+
+Fitted: TypeAlias = Native | Extracted
+Files: TypeAlias = Mapping[str, Fitted]  # by attachment_id
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """A request's body, and what the person should know of it."""
+
+    body: JsonObject
+    notices: tuple[Notice, ...] = ()
+
+
+class AnswerStream(Protocol):
+    """One answer. Feed it the stream's events in order, then call `end`.
+
+    `done` says that nothing more will come, although the body may not have ended yet; `is_whole`
+    that all is there but perhaps the usage. `sequel`, after `end`, is the body with which to ask
+    for the rest of an answer that the vendor has paused; the same stream then goes on with it.
+    """
+
+    @property
+    def done(self) -> bool: ...
+
+    @property
+    def sequel(self) -> JsonObject | None: ...
+
+    @property
+    def is_whole(self) -> bool: ...
+
+    def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
+        """Raises ProviderError for an error inside the stream, after what came before it."""
+
+    def end(self) -> Iterator[ModelEvent]:
+        """The rest and Finished; no Finished before a `sequel`. Raises ProviderBadResponse."""
+
+
+class Dialect(Protocol):
+    """One vendor format. `path` and `models_path` go below the provider's address."""
+
+    takes: Takes
+    models_path: str
+
+    def path(self, model: str) -> str: ...
+
+    def encode(self, request: ModelRequest, files: Files) -> Encoded: ...
+
+    def stream(self, vendor: Vendor, body: JsonObject) -> AnswerStream:
+        """Reads the answer to `body`."""
+
+    def parse_models(self, body: bytes) -> list[ModelInfo]:
+        """The models that can chat, by id. Raises ValueError."""
+
+    def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
+        """The parameter in `body` that a server's complaint (HTTP 400 or 422) says it does not
+        take, if without it the question stays the same question."""
+
+    def without(self, body: JsonObject, name: str) -> JsonObject:
+        """The body without a refused parameter, or with it under the name that is left."""
+
+
+SaidPart: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ImagePart | FilePart
+
+
+@dataclass(slots=True)
+class Step:
+    """What the model said in one answer, and what its calls gave.
+
+    `verbatim` is the same in the vendor's own words, where these are its own.
+    """
+
+    said: list[SaidPart] = field(default_factory=list)
+    results: dict[str, ToolResultPart] = field(default_factory=dict)
+    verbatim: JsonValue = None
+
+    @property
+    def text(self) -> str:
+        return "".join(part.text for part in self.said if part.type == "text")
+
+    @property
+    def calls(self) -> list[ToolCallPart]:
+        return [part for part in self.said if part.type == "tool_call"]
+
+    def answers(self) -> Iterator[tuple[ToolCallPart, ToolResultPart]]:
+        """Each call with its result: vendors reject a call that has none."""
+        for call in self.calls:
+            yield call, self.results.get(call.tool_call_id) or _unanswered(call)
+
+
+def steps(message: Message, *, provider: str, model: str, format: str) -> Iterator[Step]:
+    """An assistant's message, cut where the model was asked again; none that is empty.
+
+    The arguments say who is asked now: a step's `verbatim` is for the one that said it.
+    """
+    own = {
+        content.first: content
+        for content in message.vendor_content
+        if (content.provider, content.model, content.format) == (provider, model, format)
+    }
+    starts = {content.first for content in message.vendor_content}
+    step = Step()
+    for index, part in enumerate(message.parts):
+        if part.type == "tool_result":
+            step.results[part.tool_call_id] = part
+            continue
+        if step.results or (index in starts and (step.said or step.verbatim)):
+            yield step
+            step = Step()
+        if index in own:
+            step.verbatim = own[index].content
+        if part.type != "citation" and part.type != "provider_item":
+            step.said.append(part)
+    if step.said or step.verbatim:
+        yield step
+
+
+def parse_object(raw: str) -> JsonObject | None:
+    """A call's arguments; None for what is no JSON object. Nothing means no arguments."""
+    if not raw.strip():
+        return {}
+    try:
+        value = jsons.loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def count(counts: JsonValue, name: str) -> int:
+    """A number of tokens; 0 for whatever is none."""
+    value = counts.get(name) if isinstance(counts, dict) else None
+    return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
+
+
+def _unanswered(call: ToolCallPart) -> ToolResultPart:
+    return ToolResultPart(
+        tool_call_id=call.tool_call_id, status="cancelled", text=UNANSWERED, duration_ms=0
+    )
