@@ -50,7 +50,7 @@ class Request:
 
 
 class FakeOpenAI:
-    """Serves `POST /v1/chat/completions` and `GET /v1/models` while it is entered."""
+    """Serves any POST as a question and any GET as a list of models, while it is entered."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -68,7 +68,7 @@ class FakeOpenAI:
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
-        """What was asked of /chat/completions, in order."""
+        """What was asked, in order."""
         return [request.body for request in self.requests if request.method == "POST"]
 
     def will(self, *answers: Answer) -> None:
@@ -79,8 +79,8 @@ class FakeOpenAI:
 
     async def __aenter__(self) -> Self:
         app = web.Application()
-        app.router.add_post("/v1/chat/completions", self._chat)
-        app.router.add_get("/v1/models", self._list)
+        app.router.add_post("/{path:.*}", self._chat)
+        app.router.add_get("/{path:.*}", self._list)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
