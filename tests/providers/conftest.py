@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,15 +68,19 @@ def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
         headers: dict[str, str] | None = None,
         timeouts: TimeoutsConfig = PATIENT,
         max_retries: int = 0,
+        **section: Any,
     ) -> Provider:
         async def find_key() -> str | None:
             return key
 
-        section = ProviderConfig(
-            kind=kind, base_url=base_url or upstream.url, headers=headers or {}
-        )
+        settings = {"kind": kind, "base_url": base_url or upstream.url, "headers": headers or {}}
         return open_provider(
-            "acme", section, http=http, key=find_key, timeouts=timeouts, max_retries=max_retries
+            "acme",
+            ProviderConfig(**settings | section),
+            http=http,
+            key=find_key,
+            timeouts=timeouts,
+            max_retries=max_retries,
         )
 
     return open_it

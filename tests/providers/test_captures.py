@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -11,16 +11,19 @@ from typing import Any
 
 import pytest
 
+from sidecar.config import ProviderKind
 from sidecar.errors import ProviderError
 from sidecar.providers.base import (
     Finished,
     ModelEvent,
+    ProviderItem,
     ReasoningDelta,
     TextDelta,
     ToolCall,
     UsageReport,
 )
-from sidecar.providers.dialects.chat_completions import ChatCompletionsStream
+from sidecar.providers.dialects.base import Dialect
+from sidecar.providers.dialects.chat_completions import ChatCompletions
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
 from tests.providers.conftest import Open, asking
@@ -31,22 +34,38 @@ CAPTURES = Path(__file__).parents[3] / "shared" / "captures" / "dev"
 
 Row = dict[str, Any]
 
+DIALECTS: dict[str, Callable[[], Dialect]] = {
+    "openai-chat": lambda: ChatCompletions("acme", "max_tokens"),
+}
+# The kinds of provider that speak a format, with what else their settings must say.
+KINDS: dict[str, tuple[dict[str, Any], ...]] = {
+    "openai-chat": ({"kind": "openai"}, {"kind": "openai_compatible"}),
+}
+
 
 def recorded(of_status_200: bool) -> list[Any]:
     index = CAPTURES / "index.json"
     if not index.exists():
         reason = "the recorded streams are not part of the repository and are not beside it"
         return [pytest.param(None, marks=pytest.mark.skip(reason=reason))]
-    rows = [row for row in json.loads(index.read_text()) if row["api"] == "openai-chat"]
+    rows = [row for row in json.loads(index.read_text()) if row["api"] in DIALECTS]
     wanted = [row for row in rows if (row["status"] == 200) == of_status_200]
-    return [pytest.param(row, id=row["file"].split("--", 1)[1]) for row in wanted]
+    return [pytest.param(row, id=row["file"].removesuffix(".json")) for row in wanted]
+
+
+@pytest.fixture
+def kind() -> ProviderKind:
+    """Each recording names the kinds that it is read through."""
+    return "demo"
 
 
 @dataclass
 class Seen:
     text: str = ""
     reasoning: str = ""
+    hidden: int = 0
     calls: list[ToolCall] = field(default_factory=list)
+    items: list[str] = field(default_factory=list)
     usage: dict[str, int] = field(default_factory=dict)
     finished: list[Finished] = field(default_factory=list)
     error: ProviderError | None = None
@@ -58,6 +77,9 @@ class Seen:
                 self.text += text
             case ReasoningDelta(text):
                 self.reasoning += text
+                self.hidden += not text
+            case ProviderItem(kind):
+                self.items.append(kind)
             case ToolCall():
                 self.calls.append(event)
             case UsageReport(usage):
@@ -66,9 +88,11 @@ class Seen:
                 self.finished.append(event)
 
 
-def purely(pieces: Iterable[bytes]) -> Seen:
+def purely(row: Row, pieces: Iterable[bytes]) -> Seen:
     seen = Seen()
-    decoder, machine = SseDecoder(), ChatCompletionsStream(Vendor("acme", "http://acme/v1"))
+    dialect = DIALECTS[row["api"]]()
+    body = dialect.encode(asking(), {}).body
+    decoder, machine = SseDecoder(), dialect.stream(Vendor("acme", "http://acme/v1"), body)
     try:
         for data in pieces:
             for sent in decoder.feed(data):
@@ -111,13 +135,33 @@ def check(seen: Seen, row: Row) -> None:
         assert digest(seen.reasoning) == expect["reasoning_sha256"]
     else:
         assert seen.reasoning == ""
-    assert [
-        {"id": call.call_id, "name": call.name, "arguments": call.arguments} for call in seen.calls
-    ] == expect["tool_calls"]
-    usage = dict(expect["usage"] or {})
+    assert [_call(call) for call in seen.calls] == [
+        (wanted["name"], wanted["arguments"]) for wanted in expect["tool_calls"]
+    ]
+    for call, wanted in zip(seen.calls, expect["tool_calls"], strict=True):
+        assert call.call_id == (wanted["id"] or call.call_id) != ""
+    assert len({call.call_id for call in seen.calls}) == len(seen.calls)
+    hidden = [kind for kind in expect["provider_items"] if kind == "redacted_thinking"]
+    assert seen.items == [kind for kind in expect["provider_items"] if kind not in hidden]
+    assert seen.hidden >= len(hidden)
+    check_usage(seen.usage, expect["usage"] or {}, row)
+
+
+def check_usage(usage: dict[str, int], expected: dict[str, int], row: Row) -> None:
+    """The index counts as each vendor does; we count alike for all."""
+    expected = dict(expected)
+    if total := expected.pop("total", 0):  # Gemini: thoughts apart, its own tools' input too
+        expected["output"] += expected.get("reasoning", 0)
+        expected["input"] = total - expected["output"]
     if row["vendor"] == "xai":
-        usage["output"] += usage["reasoning"]  # xAI counts them apart
-    assert usage.items() <= seen.usage.items()
+        expected["output"] += expected["reasoning"]  # it counts them apart
+    if row["api"] == "anthropic-messages":
+        expected["input"] += expected.get("cached", 0) + expected.pop("cache_write", 0)
+    assert expected.items() <= usage.items()
+
+
+def _call(call: ToolCall) -> tuple[str, Any]:
+    return call.name, call.raw if call.arguments is None else call.arguments
 
 
 def digest(text: str) -> str:
@@ -134,11 +178,11 @@ def body_of(row: Row) -> bytes:
 def test_a_recorded_stream_means_the_same_however_it_is_cut(row: Row) -> None:
     body = body_of(row)
 
-    check(purely([body]), row)
-    check(purely(body[i : i + 1] for i in range(len(body))), row)
+    check(purely(row, [body]), row)
+    check(purely(row, (body[i : i + 1] for i in range(len(body)))), row)
     for seed in range(5):
         cuts = [0, *random_cuts(body, seed), len(body)]
-        check(purely(body[a:b] for a, b in pairwise(cuts)), row)
+        check(purely(row, (body[a:b] for a, b in pairwise(cuts))), row)
 
 
 @pytest.mark.parametrize("row", recorded(of_status_200=True))
@@ -146,21 +190,23 @@ async def test_a_recorded_stream_means_the_same_through_every_kind_of_provider(
     row: Row, upstream: FakeOpenAI, open_it: Open
 ) -> None:
     body = body_of(row)
-    provider = open_it()
-    upstream.will(stream(body), stream(body, cut_at=random_cuts(body, seed=1)))
+    for section in KINDS[row["api"]]:
+        upstream.will(stream(body), stream(body, cut_at=random_cuts(body, seed=1)))
+        provider = open_it(**section)
 
-    check(await over_http(provider.stream(asking())), row)
-    check(await over_http(provider.stream(asking())), row)
+        check(await over_http(provider.stream(asking())), row)
+        check(await over_http(provider.stream(asking())), row)
 
 
 @pytest.mark.parametrize("row", recorded(of_status_200=False))
 async def test_a_recorded_refusal_keeps_its_status_and_its_words(
     row: Row, upstream: FakeOpenAI, open_it: Open
 ) -> None:
-    upstream.will(Answer([body_of(row)], row["status"], {}, "application/json"))
+    for section in KINDS[row["api"]]:
+        upstream.will(Answer([body_of(row)], row["status"], {}, "application/json"))
 
-    seen = await over_http(open_it().stream(asking()))
+        seen = await over_http(open_it(**section).stream(asking()))
 
-    assert seen.error is not None
-    assert seen.error.http_status == row["status"]
-    assert row["expect"]["error"]["message"] in str(seen.error)
+        assert seen.error is not None
+        assert seen.error.http_status == row["status"]
+        assert row["expect"]["error"]["message"] in str(seen.error)
