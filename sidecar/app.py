@@ -27,6 +27,7 @@ from sidecar.protocol import ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
 from sidecar.providers.http import Http
 from sidecar.providers.registry import Providers
+from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import Gate
 from sidecar.server.events import Events
 from sidecar.server.handlers import Handlers, Services
@@ -153,6 +154,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
     rules = Rules(world.folders.data / "rules.json" if is_kept else None)
     rules.load()
+    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
     approvals = Approvals(
         rules=rules,
         tools=host,
@@ -181,13 +183,14 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             models=providers,
             tools=host,
             approvals=approvals,
-            attachments=Attachments(),
+            attachments=attachments,
             defaults=_defaults(config.chat),
             publish=events.publish,
         )
         services = Services(
             instance=uuid4().hex,
             runs=runs,
+            attachments=attachments,
             approvals=approvals,
             host=host,
             providers=providers,
@@ -199,7 +202,16 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             stop=lifetime.stop,
             greeted=asyncio.Event(),
         )
-        server = Server(bound, context, gate, sessions, Handlers(services), events, approvals)
+        server = Server(
+            bound,
+            context,
+            gate,
+            sessions,
+            Handlers(services),
+            events,
+            approvals,
+            AttachmentRoutes(attachments),
+        )
         await server.start()
         app = App(
             http=gate.origin,
@@ -222,6 +234,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             yield app
         finally:
             await app.close(lifetime.reason)
+            attachments.close()
 
 
 def open_credentials(

@@ -5,12 +5,13 @@
     ├── Refused: BadHost, OriginNotAllowed, Unauthorized   before the upgrade, as HTTP
     ├── RequestError                                    the client's frame cannot be served
     │   ├── BadRequest, InvalidJson, UnknownAction, UnsupportedProtocol, HelloRequired
-    │   └── NotFound, Conflict, Busy, Overloaded, DuplicateRequest
+    │   ├── NotFound, Conflict, Busy, Overloaded, DuplicateRequest
+    │   └── AttachmentTooLarge, UnsupportedMedia
     ├── KeyringUnavailable, StorageError: StorageFull
     ├── ProviderError                                   a model's vendor, or the way to it
     │   ├── KeyMissing, KeyRejected, QuotaExhausted, RateLimited, ProviderOverloaded
     │   ├── ProviderFailed, ProviderBadResponse, ModelNotFound, ModelNoTools
-    │   ├── ContextTooLong, ContentFiltered
+    │   ├── ModelNoVision, ContextTooLong, ContentFiltered
     │   └── NetworkError: NetworkUnreachable, DnsFailed, ProviderTimeout, TlsUntrusted,
     │                     ProxyAuthRequired, LocalServerDown
     └── McpError                                        an MCP server or one of its tools
@@ -145,6 +146,14 @@ class Overloaded(RequestError):
     can_retry = True
 
 
+class AttachmentTooLarge(RequestError):
+    code = "attachment_too_large"
+
+
+class UnsupportedMedia(RequestError):
+    code = "unsupported_media"
+
+
 class ProviderError(SidecarError):
     """A vendor answered with an error of a kind that has no class of its own."""
 
@@ -192,6 +201,10 @@ class ModelNotFound(ProviderError):
 
 class ModelNoTools(ProviderError):
     code = "model_no_tools"
+
+
+class ModelNoVision(ProviderError):
+    code = "model_no_vision"
 
 
 class ContextTooLong(ProviderError):

@@ -107,6 +107,16 @@ class Attachment:
     name: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """An attachment where it is kept; `name` is what it was called when it came."""
+
+    attachment_id: str
+    mime: str
+    bytes: int
+    name: str | None = None
+
+
 class CitationPart(Value):
     """Where the text before it comes from."""
 
@@ -140,11 +150,12 @@ class TextContent(Value):
 
 
 class MediaContent(Value):
-    """An image, a sound or a file of a tool's result, by name and size only."""
+    """An image, a sound or a file of a tool's result, without its bytes."""
 
     type: Literal["image", "audio", "file"]
     mime: str
     bytes: int
+    attachment_id: str | None = optional("Where its bytes are; absent when they are not kept.")
 
 
 class LinkContent(Value):

@@ -33,6 +33,9 @@ FRAME_BYTES_OUT = 512 * 1024
 RESULT_BYTES = 64 * 1024  # of a tool's result, to the model
 TOOLS_PER_SERVER = 512
 DESCRIPTION_BYTES = 2 * 1024
+ATTACHMENT_BYTES = 25 * 1024 * 1024
+ATTACHMENTS_BYTES = 2 * 1024 * 1024 * 1024
+CHAT_PARTS = 64
 RUNS = 32
 TOOL_CALLS = 64
 ACTIONS_PER_S = 50
@@ -105,9 +108,22 @@ class ToolChoice(Inbound):
     deny: tuple[str, ...] = Field(default=(), description="`server` or `server/tool`, left out.")
 
 
+class AttachmentPart(Inbound):
+    type: Literal["attachment"]
+    attachment_id: str = Field(max_length=64)
+    name: str | None = Field(
+        default=None, max_length=256, description="Absent: what it was called when it was sent."
+    )
+
+
+ChatPart: TypeAlias = Annotated[TextPart | AttachmentPart, Field(discriminator="type")]
+
+
 class ChatPayload(Inbound):
     text: str | None = Field(default=None, description="The message; or `parts`.")
-    parts: tuple[TextPart, ...] | None = Field(default=None, min_length=1)
+    parts: tuple[ChatPart, ...] | None = Field(
+        default=None, min_length=1, max_length=CHAT_PARTS, description="Text and files, in order."
+    )
     conversation_id: str | None = Field(
         default=None, max_length=64, description="Absent: a new one; in basic mode the socket's."
     )
@@ -145,6 +161,18 @@ class CancelPayload(Inbound):
 class ResumePayload(Inbound):
     run_id: str = Field(max_length=256)
     after_seq: int = Field(default=-1, ge=-1, description="The last seq seen; -1 replays all.")
+
+
+class AttachmentsCreatePayload(Inbound):
+    name: str | None = Field(default=None, max_length=256)
+    mime: str | None = Field(
+        default=None, max_length=256, description="A hint; what it is, is seen from its bytes."
+    )
+    data_b64: str = Field(
+        min_length=1,
+        repr=False,
+        description="Base64; a file that does not fit a frame goes to `POST /api/attachments`.",
+    )
 
 
 class ModelsListPayload(Inbound):
@@ -221,6 +249,8 @@ class Limits(Result):
     tools_per_server: int = TOOLS_PER_SERVER
     description_bytes: int = DESCRIPTION_BYTES
     result_bytes: int = RESULT_BYTES
+    attachment_bytes: int = ATTACHMENT_BYTES
+    attachments_bytes: int = Field(default=ATTACHMENTS_BYTES, description="All of them together.")
 
 
 class RunInfo(Result):
@@ -278,6 +308,12 @@ class ChatResult(Result):
 
 class CancelResult(Result):
     cancelled: bool
+
+
+class AttachmentsCreateResult(Result):
+    attachment_id: str
+    bytes: int
+    mime: str
 
 
 class ModelItem(Result):
@@ -489,6 +525,12 @@ class Resume(Request):
     payload: ResumePayload
 
 
+class AttachmentsCreate(Request):
+    result = AttachmentsCreateResult
+    action: Literal["attachments.create"]
+    payload: AttachmentsCreatePayload
+
+
 class ModelsList(Request):
     result = ModelsListResult
     action: Literal["models.list"]
@@ -597,6 +639,7 @@ AnyRequest: TypeAlias = (
     | Chat
     | Cancel
     | Resume
+    | AttachmentsCreate
     | ModelsList
     | ProvidersList
     | ProvidersTest
@@ -999,6 +1042,7 @@ AnyResult: TypeAlias = (
     HelloResult
     | ChatResult
     | CancelResult
+    | AttachmentsCreateResult
     | ModelsListResult
     | ProvidersListResult
     | ProvidersTestResult

@@ -1,9 +1,9 @@
 """The seams of a turn: where its chunks go and where its tools come from."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeAlias
 
-from sidecar.messages import Attachment, JsonObject, Tool, ToolResultPart
+from sidecar.messages import Attachment, JsonObject, Kept, Tool, ToolResultPart
 from sidecar.protocol import Chunk
 
 Emit: TypeAlias = Callable[[Chunk], None]
@@ -17,10 +17,18 @@ class Attachments(Protocol):
     """The bytes of images and files, kept apart from the messages that name them."""
 
     async def save(self, attachment: Attachment) -> str:
-        """Returns its attachment_id. Raises StorageError."""
+        """Returns its attachment_id. Raises AttachmentTooLarge and StorageError."""
+
+    async def receive(
+        self, chunks: AsyncIterator[bytes], name: str | None = None, mime: str | None = None
+    ) -> Kept:
+        """Keep what comes, once all of it has. Raises AttachmentTooLarge and StorageError."""
+
+    async def find(self, attachment_id: str) -> Kept:
+        """What is kept under this id. Raises NotFound and StorageError."""
 
     async def load(self, attachment_id: str) -> Attachment:
-        """Raises NotFound."""
+        """Raises NotFound and StorageError."""
 
 
 class ToolSource(Protocol):

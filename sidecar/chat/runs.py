@@ -7,7 +7,7 @@ was shown is appended to its conversation before that.
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 from uuid import uuid4
@@ -20,12 +20,30 @@ from sidecar.chat.base import Attachments, ToolSource
 from sidecar.chat.draft import Draft, newest_parts
 from sidecar.chat.log import Failed, RunLog, Waker
 from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
-from sidecar.errors import BadRequest, Busy, DuplicateRequest, NotFound, Overloaded, SidecarError
-from sidecar.messages import FinishReason, Message, TextPart, Usage, now
+from sidecar.errors import (
+    BadRequest,
+    Busy,
+    DuplicateRequest,
+    NotFound,
+    Overloaded,
+    SidecarError,
+    UnsupportedMedia,
+)
+from sidecar.messages import (
+    FilePart,
+    FinishReason,
+    ImagePart,
+    Message,
+    Part,
+    TextPart,
+    Usage,
+    now,
+)
 from sidecar.protocol import (
     FRAME_BYTES_OUT,
     RUNS,
     WAITING_TURNS,
+    AttachmentPart,
     ChatPayload,
     ChatResult,
     Event,
@@ -44,6 +62,8 @@ from sidecar.store.conversations import Conversations
 KEPT_AFTER_END_S = 15 * 60  # so long can a run be resumed that has ended
 SNAPSHOT_BYTES = FRAME_BYTES_OUT // 2
 RETRY_KEY_S = 24 * 60 * 60
+IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
+DOCUMENTS = frozenset(("application/pdf", "text/plain"))
 
 log = structlog.get_logger()
 
@@ -165,7 +185,7 @@ class Runs:
         last follower. Raises RequestError, or ProviderError when there is no such model; then
         nothing began.
         """
-        text = _text(chat)
+        parts = await self._parts(chat)
         digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
         if known := self._known(chat.retry_key, digest):
             return known
@@ -184,8 +204,8 @@ class Runs:
 
         ends_alone = queue or chat.on_disconnect == "cancel"
         run = Run(conversation_id, chat, model, ends_alone=ends_alone)
-        self._register(run, digest, text)
-        driving = self._drive(run, text, provider, model_id)
+        self._register(run, digest, parts)
+        driving = self._drive(run, parts, provider, model_id)
         self._group.create_task(driving, name=f"run {run.run_id}")
         return run
 
@@ -214,14 +234,41 @@ class Runs:
         for run in running:
             await run.ended.wait()
 
-    def _register(self, run: Run, digest: bytes, text: str) -> None:
+    async def _parts(self, chat: ChatPayload) -> tuple[Part, ...]:
+        """What the person says, as it is stored."""
+        if (chat.text is None) == (chat.parts is None):
+            raise BadRequest("A chat has either text or parts.")
+        given = (TextPart(text=chat.text),) if chat.text is not None else chat.parts or ()
+        if all(part.type == "text" and not part.text.strip() for part in given):
+            raise BadRequest("The message is empty.")
+        return tuple(
+            [
+                part if part.type == "text" else await self._attached(part)
+                for part in given
+                if part.type != "text" or part.text.strip()
+            ]
+        )
+
+    async def _attached(self, part: AttachmentPart) -> ImagePart | FilePart:
+        kept = await self._attachments.find(part.attachment_id)
+        name = part.name or kept.name
+        if kept.mime in IMAGES:
+            return ImagePart(attachment_id=kept.attachment_id, mime=kept.mime, name=name)
+        if kept.mime in DOCUMENTS:
+            return FilePart(attachment_id=kept.attachment_id, mime=kept.mime, name=name)
+        raise UnsupportedMedia(
+            f"{name or 'The attachment'} is neither an image (PNG, JPEG, GIF, WebP) nor a PDF nor "
+            f"text ({kept.mime}); no model can be shown it."
+        )
+
+    def _register(self, run: Run, digest: bytes, parts: Sequence[Part]) -> None:
         self._runs[run.run_id] = run
         self._queues.setdefault(run.conversation_id, []).append(run)
         if run.chat.retry_key:
             self._retries[run.chat.retry_key] = (digest, run)
             self._later(RETRY_KEY_S, self._retries.pop, run.chat.retry_key, None)
         metadata = StartedMetadata(
-            user_message=text[:PIECE_CHARS],
+            user_message=_text(parts)[:PIECE_CHARS],
             run_id=run.run_id,
             conversation_id=run.conversation_id,
             user_message_id=run.user_message_id,
@@ -262,7 +309,9 @@ class Runs:
             raise DuplicateRequest("This retry_key was used for another message; make a new one.")
         return known[1]
 
-    async def _drive(self, run: Run, text: str, provider: Provider, model_id: str) -> None:
+    async def _drive(
+        self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
+    ) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
         reason: FinishReason = "cancelled"
         failure: Failed | None = None
@@ -272,7 +321,7 @@ class Runs:
                 queue = self._queues[run.conversation_id]
                 while (first := queue[0]) is not run:
                     await first.ended.wait()
-                turn = await self._begin(run, text, provider, model_id)
+                turn = await self._begin(run, parts, provider, model_id)
                 reason = await turn.run(run.log.append)
             except asyncio.CancelledError:
                 log.info("run_cancelled")  # this task is what was to be cancelled
@@ -286,14 +335,16 @@ class Runs:
             run.driven_by(None)
             await self._end(run, reason, failure)
 
-    async def _begin(self, run: Run, text: str, provider: Provider, model_id: str) -> Turn:
+    async def _begin(
+        self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
+    ) -> Turn:
         """Store the user's message and lay out the turn."""
         store, chat, defaults = self._conversations, run.chat, self._defaults
         question = Message(
             message_id=run.user_message_id,
             parent_id=await self._parent_id(chat, run.conversation_id),
             role="user",
-            parts=(TextPart(text=text),),
+            parts=parts,
             created_at=now(),
         )
         await store.append(run.conversation_id, question)
@@ -350,13 +401,8 @@ class Runs:
         asyncio.get_running_loop().call_later(delay_s, function, *args)
 
 
-def _text(chat: ChatPayload) -> str:
-    if (chat.text is None) == (chat.parts is None):
-        raise BadRequest("A chat has either text or parts.")
-    text = chat.text if chat.parts is None else "".join(part.text for part in chat.parts)
-    if not text or not text.strip():
-        raise BadRequest("The message is empty.")
-    return text
+def _text(parts: Sequence[Part]) -> str:
+    return "".join(part.text for part in parts if part.type == "text")
 
 
 def _params(given: protocol.Params, defaults: Params) -> Params:

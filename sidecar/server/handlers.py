@@ -5,7 +5,8 @@ SidecarError for what the client should read, and leaves everything else to its 
 """
 
 import asyncio
-from collections.abc import Callable
+from binascii import a2b_base64
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeVar, assert_never
@@ -13,7 +14,7 @@ from uuid import uuid4
 
 from sidecar import __version__
 from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
-from sidecar.chat.base import ToolSource
+from sidecar.chat.base import Attachments, ToolSource
 from sidecar.chat.runs import Run, Runs
 from sidecar.config import Loaded, masked
 from sidecar.credentials import Credentials, Keyring
@@ -31,6 +32,9 @@ from sidecar.protocol import (
     ApprovalsResolve,
     ApprovalsRulesDelete,
     ApprovalsRulesList,
+    AttachmentsCreate,
+    AttachmentsCreatePayload,
+    AttachmentsCreateResult,
     Cancel,
     CancelPayload,
     CancelResult,
@@ -88,6 +92,7 @@ from sidecar.providers import supports
 from sidecar.providers.registry import Providers
 from sidecar.server.connection import Answer, Connection
 from sidecar.server.follow import Follow
+from sidecar.threads import run_in_thread
 
 R = TypeVar("R")
 
@@ -98,6 +103,7 @@ class Services:
 
     instance: str
     runs: Runs
+    attachments: Attachments
     approvals: Approvals
     host: Host
     providers: Providers
@@ -131,6 +137,8 @@ class Handlers:
             case Resume(payload=resume):
                 run = services.runs.get(resume.run_id)
                 return Follow(request.request_id, run, _from_seq(run, resume.after_seq))
+            case AttachmentsCreate(payload=file):
+                return await _keep(services.attachments, file)
             case ModelsList(payload=models):
                 return await _models(services.providers, refresh=models.refresh)
             case ProvidersList():
@@ -221,6 +229,23 @@ def _from_seq(run: Run, after_seq: int) -> int:
     if after_seq > newest:
         raise BadRequest(f"This run's newest seq is {newest}; after_seq cannot be {after_seq}.")
     return min(after_seq + 1, newest) if run.ended.is_set() else after_seq + 1
+
+
+async def _keep(
+    attachments: Attachments, file: AttachmentsCreatePayload
+) -> AttachmentsCreateResult:
+    try:
+        data = await run_in_thread(partial(a2b_base64, file.data_b64, strict_mode=True), "base64")
+    except ValueError as error:
+        raise BadRequest(f"payload.data_b64 is not base64: {error}.") from error
+
+    async def whole() -> AsyncIterator[bytes]:
+        yield data
+
+    kept = await attachments.receive(whole(), file.name)
+    return AttachmentsCreateResult(
+        attachment_id=kept.attachment_id, bytes=kept.bytes, mime=kept.mime
+    )
 
 
 async def _models(providers: Providers, *, refresh: bool) -> ModelsListResult:

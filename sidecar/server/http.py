@@ -17,16 +17,22 @@ from aiohttp.web_protocol import RequestHandler
 
 from sidecar.chat.approvals import Approvals
 from sidecar.errors import (
+    AttachmentTooLarge,
     BadRequest,
     ConfigInvalid,
     NotFound,
     Overloaded,
     PortInUse,
     Refused,
+    RequestError,
     SidecarError,
+    StorageError,
+    StorageFull,
     Unauthorized,
 )
 from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
+from sidecar.server.attachments import PATH as ATTACHMENTS
+from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
@@ -51,6 +57,14 @@ HEADERS = {
 PREFLIGHT_HEADERS = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "authorization, content-type",
+}
+STATUSES: dict[type[SidecarError], int] = {  # the first that fits
+    NotFound: 404,
+    AttachmentTooLarge: 413,
+    Overloaded: 503,
+    RequestError: 400,
+    StorageFull: 507,
+    StorageError: 500,
 }
 ORIGIN = web.RequestKey("origin", str)  # of a page that may read the answer
 TOKEN = web.RequestKey("token", str)  # by which this request passed
@@ -117,6 +131,7 @@ class Server:
         handler: Handler,
         events: Events,
         approvals: Approvals,
+        attachments: AttachmentRoutes,
         *,
         waiting: int = WAITING,
         waiting_s: float = WAITING_S,
@@ -128,6 +143,7 @@ class Server:
         self._handler = handler
         self._events = events
         self._approvals = approvals
+        self._attachments = attachments
         self._connections: dict[Connection, str] = {}  # and the token of each
         self._sockets = 0  # also those whose upgrade is being answered
         self._waiting = _WaitingRoom(waiting, waiting_s)
@@ -141,6 +157,8 @@ class Server:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_post(SESSION, self._session)
         application.router.add_post("/api/code", self._code)
+        application.router.add_post(ATTACHMENTS, self._receive)
+        application.router.add_get(f"{ATTACHMENTS}/{{attachment_id}}", self._give, allow_head=False)
         application.router.add_get("/ws/chat", self._chat)
         application.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S)
@@ -178,10 +196,9 @@ class Server:
             return _refusal(error, error.status)
         except Refused as error:
             return _refusal(error, error.status)
-        except Overloaded as error:
-            return _refusal(error, 503)
-        except BadRequest as error:
-            return _refusal(error, 400)
+        except (RequestError, StorageError) as error:
+            status = next(STATUSES[kind] for kind in STATUSES if isinstance(error, kind))
+            return _refusal(error, status)
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
             return _refusal(problem(f"{error.reason}."), error.status)
@@ -243,6 +260,14 @@ class Server:
             for connection in ended:
                 group.create_task(connection.close(CLOSE_SESSION_ENDED, "session ended"))
 
+    async def _receive(self, request: web.Request) -> web.StreamResponse:
+        self._waiting.leave(request.protocol)  # a file takes its time
+        return await self._attachments.receive(request)
+
+    async def _give(self, request: web.Request) -> web.StreamResponse:
+        self._waiting.leave(request.protocol)
+        return await self._attachments.give(request)
+
     async def _chat(self, request: web.Request) -> web.StreamResponse:
         if self._sockets >= SOCKETS:
             raise Overloaded(f"{SOCKETS} sockets are open already; close one.")
@@ -279,7 +304,10 @@ class Server:
             del self._connections[connection]
 
     async def _add_headers(self, request: web.Request, response: web.StreamResponse) -> None:
+        own_policy = response.headers.get(hdrs.CONTENT_SECURITY_POLICY)
         response.headers.update(self._headers)
+        if own_policy is not None:  # a file's, which allows nothing at all
+            response.headers[hdrs.CONTENT_SECURITY_POLICY] = own_policy
         if ORIGIN in request:
             response.headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = request[ORIGIN]
             response.headers[hdrs.VARY] = "Origin"

@@ -22,11 +22,13 @@ from sidecar.client import CannotConnect, Client, connect
 from sidecar.errors import ConfigInvalid
 from sidecar.mcp_host.host import Host
 from sidecar.protocol import FRAME_BYTES_IN, AnyRequest, Empty, McpServersList, Ping
+from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import Gate
 from sidecar.server.connection import Connection
 from sidecar.server.events import Events
 from sidecar.server.http import SOCKETS, WAITING, Server, bind
 from sidecar.server.sessions import Sessions
+from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules
 from tests.support.hosts import DIRECT
 from tests.support.world import TOKEN, running, world
@@ -501,7 +503,8 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
     )
     nothing = Host({}, log_dir=None, network=DIRECT, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
-    server = Server(bound, None, gate, sessions, answer, Events(), approvals, waiting_s=0.3)
+    files = AttachmentRoutes(Attachments(None))
+    server = Server(bound, None, gate, sessions, answer, Events(), approvals, files, waiting_s=0.3)
     await server.start()
     try:
         async with (

@@ -68,7 +68,7 @@ async def test_a_call_that_was_shown_is_answered_even_if_the_model_is_cut_off_af
         max_steps=2,
     )
     shown: list[Chunk] = []
-    turn = Turn(plan, Draft("m1", "q1", "p/m"), source, approvals, Attachments())
+    turn = Turn(plan, Draft("m1", "q1", "p/m"), source, approvals, Attachments(None))
 
     running = asyncio.create_task(turn.run(shown.append))
     async with asyncio.timeout(5):
