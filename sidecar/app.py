@@ -150,11 +150,17 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     )
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
-    host = Host(_servers(world), log_dir=log_dir, network=network, emit=events.publish)
     is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
+    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
+    host = Host(
+        _servers(world),
+        log_dir=log_dir,
+        network=network,
+        save=attachments.save,
+        emit=events.publish,
+    )
     rules = Rules(world.folders.data / "rules.json" if is_kept else None)
     rules.load()
-    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
     approvals = Approvals(
         rules=rules,
         tools=host,

@@ -177,6 +177,15 @@ def _parser() -> argparse.ArgumentParser:
     chat = commands.add_parser("chat", parents=[settings, demo], help="talk in the terminal")
     chat.add_argument("--model", metavar="PROVIDER/MODEL", help="instead of the settings' one")
     chat.add_argument("--yes", action="store_true", help="allow every tool call")
+    chat.add_argument(
+        "--attach",
+        metavar="FILE",
+        type=Path,
+        action="append",
+        default=[],
+        dest="files",
+        help="an image, a PDF or a text, with the first message; may be repeated",
+    )
     chat.add_argument("text", nargs="?", help="one message; without it, a conversation")
     chat.set_defaults(run=_chat)
 
@@ -519,12 +528,20 @@ def _chat(arguments: argparse.Namespace) -> int:
         text = sys.stdin.read()
     if text is not None and not text.strip():
         raise ConfigInvalid("There is nothing to say: give the message as TEXT, or on stdin.")
+    files = [(file.name, _contents(file)) for file in arguments.files]
 
     def talk(client: "Client") -> Awaitable[int]:
-        return terminal.chat(client, text, arguments.model, assume_yes=arguments.yes)
+        return terminal.chat(client, text, arguments.model, files, assume_yes=arguments.yes)
 
     answers = ("approvals",) if arguments.yes or terminal.can_ask() else ()
     return asyncio.run(_with_client(arguments, talk, *answers))
+
+
+def _contents(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise ConfigInvalid(f"The file {file} cannot be read: {error.strerror}.") from error
 
 
 # ---- keys -----------------------------------------------------------------------------------

@@ -14,16 +14,20 @@ import copy
 import itertools
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from functools import partial
+from io import BytesIO
 from typing import Any, Protocol, TypeVar, cast, get_args
 
 import aiohttp
 from pydantic import BaseModel, JsonValue, ValidationError
+from yarl import URL
 
 from sidecar.messages import ErrorInfo, JsonObject
 from sidecar.protocol import (
     CLOSE_SHUTDOWN,
     PROTOCOL_VERSION,
+    AttachmentsCreateResult,
     Cancel,
     CancelPayload,
     Chat,
@@ -96,6 +100,13 @@ class ServerError(ClientError):
         return self.error_info.code
 
 
+class Refusal(BaseModel):
+    """What an HTTP request gets that is not served."""
+
+    error: str
+    error_info: ErrorInfo
+
+
 class _Asks(Protocol[R_co]):
     """A request, seen as what it is answered with."""
 
@@ -124,7 +135,7 @@ async def connect(
         if session is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
         socket = await _open(session, url, token, timeout_s)
-        client = Client(socket, on_frame)
+        client = Client(socket, on_frame, partial(_upload, session, url, token))
         reader = asyncio.create_task(client._read(), name="client reader")
         try:
             if not basic:
@@ -158,6 +169,24 @@ async def _open(
         raise CannotConnect(f"{url} did not answer within {timeout_s:g} s.") from error
     except (aiohttp.ClientError, OSError) as error:
         raise CannotConnect(f"Nothing answers at {url}: {error}.") from error
+
+
+async def _upload(
+    session: aiohttp.ClientSession, url: str, token: str, data: bytes, name: str
+) -> AttachmentsCreateResult:
+    address = URL(url.replace("ws", "http", 1)).with_path("/api/attachments")
+    headers = {"Authorization": f"Bearer {token}"}
+    try:
+        async with session.post(
+            address, params={"name": name}, data=BytesIO(data), headers=headers
+        ) as response:
+            answer = await response.json()
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise CannotConnect(f"The file could not be sent to {address}: {error}.") from error
+    if response.status != 200:
+        refusal = _read_as(Refusal, answer)
+        raise ServerError(refusal.error, refusal.error_info)
+    return _read_as(AttachmentsCreateResult, answer)
 
 
 class Run:
@@ -279,10 +308,12 @@ class Client:
         self,
         socket: aiohttp.ClientWebSocketResponse,
         on_frame: Callable[[JsonObject], None] | None,
+        upload: "Callable[[bytes, str], Awaitable[AttachmentsCreateResult]]",
     ) -> None:
         self.hello: HelloResult | None = None  # None in basic mode
         self._socket = socket
         self._on_frame = on_frame
+        self._upload = upload
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Run | _Answer] = {}
         self._events: deque[EventModel] = deque(maxlen=EVENTS_KEPT)
@@ -306,6 +337,13 @@ class Client:
         run = Run(self._next_id())
         await self._send(Chat, ChatPayload.model_validate(given), run)
         return run
+
+    async def attach(self, data: bytes, name: str) -> str:
+        """Send a file for a chat's parts, over HTTP, since one does not fit a frame.
+
+        Returns its attachment_id. Raises ServerError and CannotConnect.
+        """
+        return (await self._upload(data, name)).attachment_id
 
     async def resume(self, run_id: str, after_seq: int = -1) -> Run:
         """Follow a run that this or another connection started, from after `after_seq`."""

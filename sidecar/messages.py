@@ -4,6 +4,7 @@ Values without behaviour: stored, sent and shown in this one form. A message's p
 order in which a person saw them; ids and parents belong to the message, never to its parts.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
@@ -230,6 +231,21 @@ class Message(Value):
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.parts if part.type == "text")
+
+    @property
+    def attached(self) -> "tuple[ImagePart | FilePart, ...]":
+        """The images and files that it shows, and the images that its tools gave."""
+        return tuple(_attached(self.parts))
+
+
+def _attached(parts: "tuple[Part, ...]") -> "Iterator[ImagePart | FilePart]":
+    for part in parts:
+        if part.type == "image" or part.type == "file":
+            yield part
+        elif part.type == "tool_result":
+            for block in part.content or ():
+                if block.type == "image" and block.attachment_id:
+                    yield ImagePart(attachment_id=block.attachment_id, mime=block.mime)
 
 
 class Hints(Value):

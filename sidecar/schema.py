@@ -317,7 +317,7 @@ def _typescript_type(node: JsonValue) -> str:
             return json.dumps(value)
         case {"enum": list(values), "type": "string", **rest} if not rest:
             return " | ".join(json.dumps(value) for value in values)
-        case {"anyOf": list(choices), **rest} if not rest:
+        case {"anyOf": list(choices), **rest} | {"oneOf": list(choices), **rest} if not rest:
             return " | ".join(_typescript_type(choice) for choice in choices)
         case {"type": "array", "items": items, **rest} if not rest:
             item = _typescript_type(items)

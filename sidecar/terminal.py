@@ -14,6 +14,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Literal, TextIO
 
+from pydantic import JsonValue
+
 from sidecar.chat.approvals import SHOWN_CHARS
 from sidecar.client import Client, ClientError, Run, ServerError
 from sidecar.messages import JsonObject
@@ -59,10 +61,24 @@ ANSWERS: dict[str, tuple[Literal["allow", "deny"], Literal["once", "always"]]] =
 }
 
 
-async def chat(client: Client, text: str | None, model: str | None, *, assume_yes: bool) -> int:
-    """Send one message, or talk until the end of stdin. Returns the exit code."""
+async def chat(
+    client: Client,
+    text: str | None,
+    model: str | None,
+    files: Sequence[tuple[str, bytes]] = (),
+    *,
+    assume_yes: bool,
+) -> int:
+    """Send one message, or talk until the end of stdin. Returns the exit code.
+
+    `files` are names and contents; they go along with the first message.
+    """
+    attached: list[JsonValue] = [
+        {"type": "attachment", "attachment_id": await client.attach(data, name), "name": name}
+        for name, data in files
+    ]
     async with asyncio.TaskGroup() as group:
-        talk = _Talk(client, group, model, assume_yes)
+        talk = _Talk(client, group, model, attached, assume_yes)
         answering = group.create_task(talk.answer_approvals())
         talking = group.create_task(talk.converse() if text is None else talk.say(text))
         with talk.interruptible(talking):
@@ -148,11 +164,17 @@ async def _settled(client: Client) -> Sequence[McpServerStatus]:
 
 class _Talk:
     def __init__(
-        self, client: Client, group: asyncio.TaskGroup, model: str | None, assume_yes: bool
+        self,
+        client: Client,
+        group: asyncio.TaskGroup,
+        model: str | None,
+        attached: list[JsonValue],
+        assume_yes: bool,
     ) -> None:
         self._client = client
         self._group = group
         self._model = model
+        self._attached = attached  # and not yet sent
         self._assume_yes = assume_yes
         self._lines = _Lines()
         self._screen = _Screen()
@@ -172,9 +194,14 @@ class _Talk:
                 await self.say(line)
 
     async def say(self, text: str) -> int:
-        fields: JsonObject = {"conversation_id": self._conversation_id, "model": self._model}
         readable = text.encode(errors="replace").decode()  # a terminal may give any bytes
-        self._run = await self._client.chat(readable, **fields)
+        fields: JsonObject = {
+            "parts": [{"type": "text", "text": readable}, *self._attached],
+            "conversation_id": self._conversation_id,
+            "model": self._model,
+        }
+        self._attached = []
+        self._run = await self._client.chat(None, **fields)
         try:
             self._conversation_id = (await self._run.started()).conversation_id
             await self._show(self._run)

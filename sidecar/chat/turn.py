@@ -16,6 +16,7 @@ from typing import assert_never
 from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
 from sidecar.chat.base import Attachments, Emit, ToolSource
 from sidecar.chat.draft import Draft
+from sidecar.errors import NotFound, RequestError, StorageError
 from sidecar.mcp_host.consent import is_left_out
 from sidecar.messages import (
     Attachment,
@@ -76,6 +77,7 @@ from sidecar.providers.base import (
 )
 
 PIECE_CHARS = 64 * 1024  # six bytes each at worst in JSON, so that any frame stays below 512 KiB
+LOADED_BYTES = 128 * 1024 * 1024  # of attachments, in a turn; no vendor takes so much at once
 TOOLS_WAIT_S = 20.0  # a server that was just launched is worth waiting for, a stuck one is not
 
 
@@ -107,6 +109,8 @@ class Turn:
         self._source = source
         self._approvals = approvals
         self._attachments = attachments
+        self._loaded: dict[str, Attachment] = {}
+        self._looked_for: set[str] = set()  # attachments, also those that were not found
         self._notices: set[str] = set()
         self._tools: dict[str, Tool] = {}
         self._reason: FinishReason = "stop"
@@ -163,12 +167,15 @@ class Turn:
         calls: list[tuple[ToolCallPart, ToolCall]] = []
         ids: dict[str, str] = {}
         usage = Usage()
+        history = self._history()
+        await self._load(history)
         request = ModelRequest(
             model=self._plan.model,
-            history=self._history(),
+            history=history,
             system_prompt=self._plan.system_prompt,
             tools=tuple(self._tools.values()),
             params=self._plan.params,
+            attachments=self._loaded,
         )
         draft.begin_step()
         async with aclosing(self._plan.provider.stream(request)) as events:
@@ -219,10 +226,30 @@ class Turn:
         emit(UsageChunk(metadata=usage))
         return calls
 
+    async def _load(self, history: Sequence[Message]) -> None:
+        """What the history shows and was not loaded yet, the newest first, as far as there is room.
+
+        What is not there any more stays out: the model is told so, and the turn goes on.
+        """
+        room = LOADED_BYTES - sum(len(each.data) for each in self._loaded.values())
+        for message in reversed(history):
+            for part in message.attached:
+                if part.attachment_id in self._looked_for or room <= 0:
+                    continue
+                self._looked_for.add(part.attachment_id)
+                with suppress(NotFound, StorageError):
+                    attachment = await self._attachments.load(part.attachment_id)
+                    self._loaded[part.attachment_id] = attachment
+                    room -= len(attachment.data)
+
     async def _keep(self, media: Media, emit: Emit) -> None:
         """Bytes never go into a message or a frame, only where they are kept."""
         attachment = Attachment(media.mime, media.data, media.name)
-        attachment_id = await self._attachments.save(attachment)
+        try:
+            attachment_id = await self._attachments.save(attachment)
+        except (RequestError, StorageError) as error:  # the answer goes on without it
+            emit(NoticeChunk(data=str(error), metadata=NoticeMetadata(code=error.code)))
+            return
         metadata = AttachmentMetadata(attachment_id=attachment_id, mime=media.mime, name=media.name)
         named = metadata.model_dump(exclude_none=True)
         if media.mime.startswith("image/"):

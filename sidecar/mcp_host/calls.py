@@ -7,17 +7,20 @@ Knows no rule and no person: whoever calls here has already been allowed to.
 import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from binascii import a2b_base64
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
+import structlog
 from pydantic import JsonValue
 
-from sidecar.errors import BadRequest, McpCrashed, McpError
+from sidecar.errors import BadRequest, McpCrashed, McpError, RequestError, StorageError
 from sidecar.mcp_host.catalogue import cut, fits
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.messages import (
+    Attachment,
     JsonObject,
     LinkContent,
     MediaContent,
@@ -34,12 +37,16 @@ if TYPE_CHECKING:
     from jsonschema import ValidationError
     from mcp_types import CallToolResult, ContentBlock
 
+log = structlog.get_logger()
+
 IDLE_S = 60.0
 TOTAL_S = 600.0
 BLOCKS = 256  # of a result; each costs a line of the text and an entry of `content`
 FIELD_BYTES = 1024  # of a link or a media type
 
 Progress = Callable[[float, float | None], None]
+Save = Callable[[Attachment], Awaitable[str]]
+"""`chat.base.Attachments.save`."""
 
 
 class Callee(Protocol):
@@ -65,8 +72,9 @@ async def run_call(
     tool_call_id: str,
     on_progress: Progress,
     clock: Clock,
+    save: Save,
 ) -> ToolResultPart:
-    """Cancelling it cancels the call on the server."""
+    """Cancelling it cancels the call on the server; `save` is given the bytes of media."""
     started = time.monotonic()
 
     def failed(status: ToolStatus, text: str) -> ToolResultPart:
@@ -95,7 +103,8 @@ async def run_call(
         )
     except McpError as error:
         return failed("error", str(error))
-    return _part(result, tool_call_id, _ms_since(started))
+    part = _part(result, tool_call_id, _ms_since(started))
+    return await _with_media(part, result.content, save)
 
 
 async def check_arguments(tool: Tool, arguments: JsonObject) -> None:
@@ -236,6 +245,47 @@ def _media(block: "ContentBlock") -> MediaContent:
             return MediaContent(type="file", mime=mime, bytes=_decoded_bytes(resource.blob))
         case _:
             raise AssertionError(block.type)
+
+
+async def _with_media(
+    part: ToolResultPart, blocks: Sequence["ContentBlock"], save: Save
+) -> ToolResultPart:
+    """The part with the ids under which the bytes of its media are kept."""
+    if part.content is None:
+        return part
+    content = tuple(
+        [
+            await _saved(shown, block, save) if isinstance(shown, MediaContent) else shown
+            for shown, block in zip(part.content, blocks, strict=False)
+        ]
+    )
+    return part.model_copy(update={"content": content})
+
+
+async def _saved(media: MediaContent, block: "ContentBlock", save: Save) -> MediaContent:
+    """Without an id where the bytes cannot be kept: the result is good without them."""
+    base64 = _base64(block)
+    if base64 is None:
+        return media
+    try:
+        data = await run_in_thread(partial(a2b_base64, base64), "base64")
+        attachment_id = await save(Attachment(media.mime, data))
+    except (ValueError, RequestError, StorageError) as error:
+        log.warning("media_not_kept", reason=type(error).__name__, bytes=media.bytes)
+        return media
+    return media.model_copy(update={"attachment_id": attachment_id})
+
+
+def _base64(block: "ContentBlock") -> str | None:
+    from mcp_types import BlobResourceContents
+
+    match block.type:
+        case "image" | "audio":
+            return block.data
+        case "resource" if isinstance(block.resource, BlobResourceContents):
+            return block.resource.blob
+        case _:
+            return None
 
 
 def _decoded_bytes(base64: str) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import NotFound
-from sidecar.mcp_host.calls import Clock, check_arguments, run_call
+from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.messages import JsonObject, Tool, ToolResultPart
@@ -38,9 +38,14 @@ class Host:
         *,
         log_dir: Path | None,
         network: Network,
+        save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
-        """`emit` is called from the event loop and never waits; `log_dir` exists."""
+        """`emit` is called from the event loop and never waits; `log_dir` exists.
+
+        `save` keeps the media of results and returns their attachment_id.
+        """
+        self._save = save
         self._emit = emit
         self._servers: dict[str, McpServer] = {}
         self._shown: dict[str, Snapshot] = {}
@@ -124,7 +129,13 @@ class Host:
         await server.until_decided(READY_WAIT_S)
         async with self._slots[tool.server], self._all_slots:
             return await run_call(
-                server, tool, arguments, tool_call_id, on_progress, _clock(server.config)
+                server,
+                tool,
+                arguments,
+                tool_call_id,
+                on_progress,
+                _clock(server.config),
+                self._save,
             )
 
     def _server(self, name: str) -> McpServer:

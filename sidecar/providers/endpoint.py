@@ -14,11 +14,12 @@ import aiohttp
 import structlog
 
 from sidecar.config import TimeoutsConfig
-from sidecar.errors import KeyMissing, KeyRejected
+from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
 from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest
 from sidecar.providers.dialects.base import AnswerStream, Dialect
 from sidecar.providers.failures import Vendor, said
+from sidecar.providers.files import Fitting, shows_image
 from sidecar.providers.http import (
     Clocks,
     Reply,
@@ -85,6 +86,9 @@ class Endpoint:
         self._max_retries = max_retries
         self._sleep = sleep
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
+        self._fitting = Fitting(dialect.takes)
+        self._listed_blind: frozenset[str] = frozenset()  # models
+        self._found_blind: set[str] = set()
 
     def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         return retrying(
@@ -111,9 +115,11 @@ class Endpoint:
                 raise vendor.refused(reply.status, reply.headers, await read_refusal(reply))
             body = await read_body(reply, MAX_LIST_BYTES)
         try:
-            return self._dialect.parse_models(body)
+            models = self._dialect.parse_models(body)
         except ValueError as error:
             raise vendor.bad_response("answered with something else than its models.") from error
+        self._listed_blind = frozenset(info.model for info in models if info.vision is False)
+        return models
 
     async def close(self) -> None:
         """Connections belong to Http."""
@@ -121,9 +127,14 @@ class Endpoint:
     async def _attempt(self, request: ModelRequest, end: float) -> AsyncGenerator[ModelEvent, None]:
         vendor = replace(await self._vendor(), model=request.model)
         refused = self._refused.setdefault(request.model, [])
-        encoded = self._dialect.encode(request, {})
-        for notice in encoded.notices:
-            yield notice
+        is_blind = request.model in self._listed_blind
+        asks_about_image = shows_image(request)
+        if is_blind and asks_about_image:
+            raise vendor.no_vision()
+        can_see = not is_blind and (asks_about_image or request.model not in self._found_blind)
+        files, notices = await self._fitting.fit(request, can_see=can_see)
+        encoded = self._dialect.encode(request, files)
+        notices = (*notices, *encoded.notices)
         body: JsonObject | None = encoded.body
         stream = self._dialect.stream(vendor, encoded.body)
         while body is not None:
@@ -138,6 +149,9 @@ class Endpoint:
                 reply = await _opened(post, clocks, stack)
                 if reply.status == 200:
                     await _check_media_type(reply, vendor)
+                    for notice in notices:  # not before: an attempt that says something is the last
+                        yield notice
+                    notices = ()
                     async with aclosing(self._read(reply, stream)) as events:
                         async for event in events:
                             yield event
@@ -146,7 +160,14 @@ class Endpoint:
                 error = await read_refusal(reply)
             parameter = self._refusal(reply.status, error, body)
             if parameter is None or parameter in refused:
-                raise vendor.refused(reply.status, reply.headers, error)
+                failure = vendor.refused(reply.status, reply.headers, error)
+                if not isinstance(failure, ModelNoVision) or asks_about_image or not can_see:
+                    raise failure
+                self._found_blind.add(request.model)  # and only old images were in the way
+                async with aclosing(self._attempt(request, end)) as again:
+                    async for event in again:
+                        yield event
+                return
             refused.append(parameter)
             log.info(
                 "parameter_dropped",

@@ -21,6 +21,7 @@ from sidecar.errors import (
     KeyRejected,
     ModelNotFound,
     ModelNoTools,
+    ModelNoVision,
     ProviderBadResponse,
     ProviderError,
     ProviderFailed,
@@ -64,6 +65,16 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
         (r"enable-auto-tool-choice|tools param requires", ModelNoTools),  # vLLM; llama.cpp
         (r"credit balance is too low|insufficient (balance|credits?|funds)", QuotaExhausted),
     )
+)
+# Before every code: llama.cpp calls it a fault of the server, others a model that is not found.
+_NO_VISION = re.compile(
+    r"image_url is only supported by"  # OpenAI
+    r"|support image input|(does not|doesn't) support (image|vision|multimodal)"  # OpenRouter …
+    r"|image input is not (supported|enabled)|not compiled for multimodal"  # llama.cpp, Mistral
+    r"|not a multimodal model|at most 0 image"  # vLLM
+    r"|unknown variant `image_url`"  # DeepSeek
+    r"|content' : value must be a string",  # Groq; ours is a list only where there is an image
+    re.IGNORECASE,
 )
 _BY_STATUS: dict[int, type[ProviderError]] = {
     401: KeyRejected,
@@ -128,6 +139,11 @@ class Vendor:
     def bad_response(self, what: str) -> ProviderBadResponse:
         return ProviderBadResponse(f"{self.name} {what}", provider=self.name)
 
+    def no_vision(self) -> ModelNoVision:
+        """For a model that is known to see no images, before it is asked."""
+        sentence = self._sentence(ModelNoVision, _Report("", (), False), None, None)
+        return ModelNoVision(sentence.replace(": .", "."), provider=self.name)
+
     def _told(self, report: _Report) -> ProviderError:
         """The vendor's own status, where it gives one, stands for the 200 that came before."""
         statuses = [int(code) for code in report.codes if re.fullmatch(r"[45]\d\d", code)]
@@ -169,6 +185,8 @@ class Vendor:
             return f"{name} has no model {model}{said}"
         if kind is ModelNoTools:
             return f"{model} at {name} cannot call tools; choose another or switch them off{said}"
+        if kind is ModelNoVision:
+            return f"{model} at {name} cannot see images; choose another or leave them out{said}"
         if kind is ContextTooLong:
             return f"The conversation is too long for {model}{said}"
         if kind is ContentFiltered:
@@ -219,6 +237,8 @@ def _until(date: str) -> float | None:
 
 
 def _kind(report: _Report, status: int | None) -> type[ProviderError]:
+    if _NO_VISION.search(report.words):
+        return ModelNoVision
     for code in report.codes:
         if code in _BY_CODE:
             return _BY_CODE[code]

@@ -501,9 +501,10 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         allowed_origins=(),
         now=monotonic,
     )
-    nothing = Host({}, log_dir=None, network=DIRECT, emit=lambda event: None)
+    attachments = Attachments(None)
+    nothing = Host({}, log_dir=None, network=DIRECT, save=attachments.save, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
-    files = AttachmentRoutes(Attachments(None))
+    files = AttachmentRoutes(attachments)
     server = Server(bound, None, gate, sessions, answer, Events(), approvals, files, waiting_s=0.3)
     await server.start()
     try:

@@ -1,6 +1,7 @@
 """One tool call: its result, its clock, its limits, and how it ends early."""
 
 import asyncio
+import hashlib
 import json
 import os
 import signal
@@ -8,9 +9,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.errors import BadRequest
+from sidecar.errors import BadRequest, StorageFull
 from sidecar.mcp_host.calls import Clock, bounded, check_arguments, run_call
-from sidecar.messages import Hints, JsonObject, LinkContent, MediaContent, TextContent, Tool
+from sidecar.messages import (
+    Attachment,
+    Hints,
+    JsonObject,
+    LinkContent,
+    MediaContent,
+    TextContent,
+    Tool,
+)
 from sidecar.protocol import RESULT_BYTES
 from tests.support.hosts import faulty, loop_watch, plain, running
 
@@ -37,6 +46,10 @@ def ignore(progress: float, total: float | None) -> None:
     pass
 
 
+async def never(attachment: Attachment) -> str:
+    raise AssertionError("there is nothing to save")
+
+
 async def test_a_failed_call_is_a_result_that_the_model_can_read() -> None:
     async with running(s=plain()) as host:
         await host.state("ready")
@@ -60,13 +73,54 @@ async def test_media_and_links_are_told_by_name_and_size() -> None:
         "a memo",
         "[file: application/zip, 5 bytes]",
     ]
+    kept = hashlib.sha256(b"12345").hexdigest()
     assert result.content == (
         TextContent(text="Look:"),
-        MediaContent(type="image", mime="image/png", bytes=5),
-        MediaContent(type="audio", mime="audio/wav", bytes=5),
+        MediaContent(type="image", mime="image/png", bytes=5, attachment_id=kept),
+        MediaContent(type="audio", mime="audio/wav", bytes=5, attachment_id=kept),
         LinkContent(uri="https://example.com/page", name="page"),
         MediaContent(type="file", mime="application/octet-stream", bytes=6),
-        MediaContent(type="file", mime="application/zip", bytes=5),
+        MediaContent(type="file", mime="application/zip", bytes=5, attachment_id=kept),
+    )
+
+
+async def test_the_bytes_of_media_are_kept() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("media")
+
+        ids = {block.attachment_id for block in result.content or () if block.type == "image"}
+        [attachment_id] = ids
+        assert attachment_id is not None
+        assert (await host.attachments.load(attachment_id)).data == b"12345"
+
+
+class Painting:
+    """A server whose tool gives an image, and one that is not base64."""
+
+    async def call_tool(
+        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
+    ) -> "CallToolResult":
+        from mcp_types import CallToolResult, ImageContent
+
+        images = [
+            ImageContent(type="image", mime_type="image/png", data=data)
+            for data in ("MTIzNDU=", "\N{SNOWMAN}abc")
+        ]
+        return CallToolResult(content=[*images])
+
+
+async def test_media_that_cannot_be_kept_are_told_all_the_same() -> None:
+    async def full(attachment: Attachment) -> str:
+        raise StorageFull("There is no room.")
+
+    result = await run_call(Painting(), a_tool("paint"), {}, "1", ignore, Clock(), full)
+
+    assert result.status == "ok"
+    assert result.content == (
+        MediaContent(type="image", mime="image/png", bytes=5),
+        MediaContent(type="image", mime="image/png", bytes=3),
     )
 
 
@@ -234,9 +288,9 @@ class Working:
 async def test_progress_resets_the_idle_clock_but_not_the_total() -> None:
     clock = Clock(idle_s=0.2, total_s=1.5)
 
-    patient = await run_call(Working(5, 0.1), a_tool("work"), {}, "1", ignore, clock)
-    silent = await run_call(Working(1, 5), a_tool("work"), {}, "2", ignore, clock)
-    endless = await run_call(Working(1000, 0.1), a_tool("work"), {}, "3", ignore, clock)
+    patient = await run_call(Working(5, 0.1), a_tool("work"), {}, "1", ignore, clock, never)
+    silent = await run_call(Working(1, 5), a_tool("work"), {}, "2", ignore, clock, never)
+    endless = await run_call(Working(1000, 0.1), a_tool("work"), {}, "3", ignore, clock, never)
 
     assert patient.status == "ok"
     assert patient.duration_ms > 400

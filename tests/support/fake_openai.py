@@ -78,7 +78,7 @@ class FakeOpenAI:
         self._models_answer = answer
 
     async def __aenter__(self) -> Self:
-        app = web.Application()
+        app = web.Application(client_max_size=2**26)  # questions with images
         app.router.add_post("/{path:.*}", self._chat)
         app.router.add_get("/{path:.*}", self._list)
         self._runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0.1)

@@ -21,6 +21,7 @@ from sidecar.protocol import (
     ServerState,
     ToolsChanged,
 )
+from sidecar.store.attachments import Attachments
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
@@ -64,7 +65,14 @@ class WatchedHost:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
         self.pids: set[int] = set()
         self._happened = asyncio.Event()
-        self.host = Host(servers, log_dir=log_dir, network=network, emit=self._emit)
+        self.attachments = Attachments(None)
+        self.host = Host(
+            servers,
+            log_dir=log_dir,
+            network=network,
+            save=self.attachments.save,
+            emit=self._emit,
+        )
 
     def _emit(self, event: McpServerStateChanged | McpToolsChanged) -> None:
         self.events.append(event)
@@ -130,6 +138,7 @@ async def running(
         run.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await run
+        watched.attachments.close()
     assert not [pid for pid in watched.pids if is_alive(pid)]
 
 

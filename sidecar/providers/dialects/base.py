@@ -175,6 +175,13 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
         yield step
 
 
+def pictures(result: ToolResultPart, files: Files) -> list[Native]:
+    """The images that a call gave, as far as the format takes them."""
+    ids = [block.attachment_id for block in result.content or () if block.type == "image"]
+    fitted = [files.get(attachment_id) for attachment_id in ids if attachment_id]
+    return [file for file in fitted if isinstance(file, Native)]
+
+
 def parse_object(raw: str) -> JsonObject | None:
     """A call's arguments; None for what is no JSON object. Nothing means no arguments."""
     if not raw.strip():

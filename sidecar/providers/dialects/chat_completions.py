@@ -36,6 +36,7 @@ from sidecar.providers.dialects.base import (
     Takes,
     count,
     parse_object,
+    pictures,
     steps,
 )
 from sidecar.providers.failures import Vendor
@@ -142,7 +143,7 @@ class ChatCompletions:
                 messages.append({"role": "user", "content": _content(message.parts, files)})
                 continue
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                messages.extend(_step(step))
+                messages.extend(_step(step, files))
         return messages
 
 
@@ -443,14 +444,16 @@ def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
     elif part.type in ("image", "file"):
         fitted = files[part.attachment_id]
         if isinstance(fitted, Native):
-            url = f"data:{fitted.mime};base64,{fitted.data}"
-            yield {"type": "image_url", "image_url": {"url": url}}
+            yield _image(fitted)
         else:
             yield {"type": "text", "text": fitted.text}
 
 
-def _step(step: Step) -> Iterator[JsonObject]:
-    """One assistant message and the answer to each of its calls."""
+def _step(step: Step, files: Files) -> Iterator[JsonObject]:
+    """One assistant message and the answer to each of its calls.
+
+    An answer is text and nothing else here; its images follow all of them as if a person sent them.
+    """
     calls: list[JsonValue] = [_call(call) for call in step.calls]
     said: JsonObject = {"role": "assistant", "content": step.text or None}
     if calls:
@@ -461,6 +464,18 @@ def _step(step: Step) -> Iterator[JsonObject]:
         yield said
     for call, result in step.answers():
         yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": result.text}
+    blocks: list[JsonValue] = []
+    for call, result in step.answers():
+        if images := pictures(result, files):
+            blocks.append({"type": "text", "text": f"What {call.offered_as} gave:"})
+            blocks.extend(_image(image) for image in images)
+    if blocks:
+        yield {"role": "user", "content": blocks}
+
+
+def _image(image: Native) -> JsonObject:
+    url = f"data:{image.mime};base64,{image.data}"
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _call(call: ToolCallPart) -> JsonObject:

@@ -131,6 +131,11 @@ class Plain:
             ]
         }
 
+    def call_paint(self, arguments: Json) -> Json:
+        """The image that it is given."""
+        image = {"type": "image", "mimeType": "image/png", "data": arguments["data"]}
+        return {"content": [image]}
+
     def call_refuse(self, arguments: Json) -> Json:
         return text("No, thank you.", isError=True)
 
