@@ -7,6 +7,7 @@ seconds, so that they cannot keep a person out.
 
 import asyncio
 import errno
+import json
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,9 +17,11 @@ from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from sidecar.chat.approvals import Approvals
+from sidecar.door_key import DoorKey
 from sidecar.errors import (
     BadRequest,
     ConfigInvalid,
+    KeyringUnavailable,
     NotFound,
     Overloaded,
     PortInUse,
@@ -30,6 +33,7 @@ from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
+from sidecar.server.openai_wire import error_body, error_headers
 from sidecar.server.page import FILES, content_security_policy, load
 from sidecar.server.sessions import Sessions, parse_code
 
@@ -39,6 +43,7 @@ WAITING_S = 5.0  # for them to finish an upgrade
 REFUSAL_S = 0.25  # a wrong token waits, so that guessing is slow; nobody else does
 HEARTBEAT_S = 30.0
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})  # to read, without a token
+DOOR = "/v1/"  # what the door key opens, and nothing else
 SESSION = "/api/session"  # without one too, since it is where a page gets its token
 BODY_BYTES = 4096  # a code has 43
 HTTP_SHUTDOWN_S = 1.0  # sockets are closed by then, what is left is a slow plain request
@@ -114,6 +119,7 @@ class Server:
         tls: ssl.SSLContext | None,
         gate: Gate,
         sessions: Sessions,
+        door_key: DoorKey,
         handler: Handler,
         events: Events,
         approvals: Approvals,
@@ -125,6 +131,7 @@ class Server:
         self._tls = tls
         self._gate = gate
         self._sessions = sessions
+        self._door_key = door_key
         self._handler = handler
         self._events = events
         self._approvals = approvals
@@ -141,6 +148,7 @@ class Server:
         application.router.add_get("/readyz", self._readyz)
         application.router.add_post(SESSION, self._session)
         application.router.add_post("/api/code", self._code)
+        application.router.add_post("/api/door-key", self._show_door_key)
         application.router.add_get("/ws/chat", self._chat)
         application.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S)
@@ -175,16 +183,16 @@ class Server:
             return await self._pass(request, handler)
         except Unauthorized as error:
             await asyncio.sleep(REFUSAL_S)
-            return _refusal(error, error.status)
+            return _refusal(request, error, error.status)
         except Refused as error:
-            return _refusal(error, error.status)
-        except Overloaded as error:
-            return _refusal(error, 503)
+            return _refusal(request, error, error.status)
+        except (Overloaded, KeyringUnavailable) as error:
+            return _refusal(request, error, 503)
         except BadRequest as error:
-            return _refusal(error, 400)
+            return _refusal(request, error, 400)
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
-            return _refusal(problem(f"{error.reason}."), error.status)
+            return _refusal(request, problem(f"{error.reason}."), error.status)
 
     async def _pass(self, request: web.Request, handler: NextHandler) -> web.StreamResponse:
         self._gate.check_host(_joined(request, hdrs.HOST))
@@ -196,7 +204,10 @@ class Server:
                 return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
         is_open = request.path in OPEN_PATHS if is_read else request.path == SESSION
-        if not is_open:
+        if request.path.startswith(DOOR):
+            await self._gate.check_door(_joined(request, hdrs.AUTHORIZATION))
+            self._waiting.leave(request.protocol)
+        elif not is_open:
             request[TOKEN] = self._check_token(request)
         return await handler(request)
 
@@ -225,6 +236,12 @@ class Server:
     async def _code(self, request: web.Request) -> web.Response:
         """For a second start, which opens the page of the first one."""
         return web.json_response({"code": self._sessions.new_code()})
+
+    async def _show_door_key(self, request: web.Request) -> web.Response:
+        """For `sidecar door key`; `{"renew": true}` makes another one."""
+        wants_new = _flag(await request.read(), "renew")
+        key = await (self._door_key.renew() if wants_new else self._door_key.show())
+        return web.json_response({"key": key.value, "kept": key.is_kept})
 
     async def _session(self, request: web.Request) -> web.Response:
         """Our own page's token, for the code that it was opened with."""
@@ -320,7 +337,7 @@ class _Visitor(RequestHandler):
             problem = SidecarError("Something went wrong inside the sidecar; its log has more.")
         if request.writer.output_size > 0:
             raise ConnectionError("An answer has begun already.")
-        response = _refusal(problem, status)
+        response = _refusal(request, problem, status)
         response.headers.update(self._headers)
         response.force_close()
         return response
@@ -356,6 +373,22 @@ def _joined(request: web.Request, name: str) -> str | None:
     return None if values is None else ",".join(values)
 
 
-def _refusal(error: SidecarError, status: int) -> web.Response:
-    info = error_info(error).model_dump()
-    return web.json_response({"error": str(error), "error_info": info}, status=status)
+def _flag(body: bytes, name: str) -> bool:
+    """A field of a JSON object that may be absent. Raises BadRequest for anything else."""
+    try:
+        value = json.loads(body or b"{}").get(name, False)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise BadRequest("The body is no JSON object.") from error
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} is true or false.")
+    return value
+
+
+def _refusal(request: web.BaseRequest, error: SidecarError, status: int) -> web.Response:
+    """At the door, in the form that OpenAI's clients read."""
+    info = error_info(error)
+    if request.path.startswith(DOOR):
+        body, headers = error_body(str(error), info, status), error_headers(info)
+        return web.json_response(body, status=status, headers=headers)
+    body = {"error": str(error), "error_info": info.model_dump()}
+    return web.json_response(body, status=status)
