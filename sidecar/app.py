@@ -32,6 +32,7 @@ from sidecar.server.auth import Gate
 from sidecar.server.events import Events
 from sidecar.server.handlers import Handlers, Services
 from sidecar.server.http import Server, bind, tls_context
+from sidecar.server.openai_door import Door
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
@@ -202,8 +203,18 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             stop=lifetime.stop,
             greeted=asyncio.Event(),
         )
-        handlers = Handlers(services)
-        server = Server(bound, context, gate, sessions, door_key, handlers, events, approvals)
+        door = Door(runs, providers.known_models, config.chat.model)
+        server = Server(
+            bound,
+            context,
+            gate,
+            sessions,
+            door_key,
+            door.routes(),
+            Handlers(services),
+            events,
+            approvals,
+        )
         await server.start()
         app = App(
             http=gate.origin,

@@ -10,7 +10,7 @@ import errno
 import json
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiohttp import hdrs, web
@@ -21,7 +21,6 @@ from sidecar.door_key import DoorKey
 from sidecar.errors import (
     BadRequest,
     ConfigInvalid,
-    KeyringUnavailable,
     NotFound,
     Overloaded,
     PortInUse,
@@ -33,7 +32,7 @@ from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
-from sidecar.server.openai_wire import error_body, error_headers
+from sidecar.server.openai_wire import BadField, error_body, error_headers, status_of
 from sidecar.server.page import FILES, content_security_policy, load
 from sidecar.server.sessions import Sessions, parse_code
 
@@ -120,6 +119,7 @@ class Server:
         gate: Gate,
         sessions: Sessions,
         door_key: DoorKey,
+        door: Iterable[web.RouteDef],
         handler: Handler,
         events: Events,
         approvals: Approvals,
@@ -127,6 +127,7 @@ class Server:
         waiting: int = WAITING,
         waiting_s: float = WAITING_S,
     ) -> None:
+        """`door` are the routes below DOOR; they may raise any SidecarError."""
         self._bound = bound
         self._tls = tls
         self._gate = gate
@@ -150,6 +151,7 @@ class Server:
         application.router.add_post("/api/code", self._code)
         application.router.add_post("/api/door-key", self._show_door_key)
         application.router.add_get("/ws/chat", self._chat)
+        application.router.add_routes(door)
         application.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S)
 
@@ -186,10 +188,8 @@ class Server:
             return _refusal(request, error, error.status)
         except Refused as error:
             return _refusal(request, error, error.status)
-        except (Overloaded, KeyringUnavailable) as error:
-            return _refusal(request, error, 503)
-        except BadRequest as error:
-            return _refusal(request, error, 400)
+        except SidecarError as error:
+            return _refusal(request, error, status_of(error_info(error)))
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
             return _refusal(request, problem(f"{error.reason}."), error.status)
@@ -207,7 +207,8 @@ class Server:
         if request.path.startswith(DOOR):
             await self._gate.check_door(_joined(request, hdrs.AUTHORIZATION))
             self._waiting.leave(request.protocol)
-        elif not is_open:
+            return await _while_connected(request, handler)
+        if not is_open:
             request[TOKEN] = self._check_token(request)
         return await handler(request)
 
@@ -312,6 +313,11 @@ class _Visitor(RequestHandler):
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]  # allowed
         self._room = room
         self._headers = headers
+        self._serving: asyncio.Task[object] | None = None
+
+    def serves(self, task: asyncio.Task[object] | None) -> None:
+        """Whom to cancel when the client leaves; aiohttp would let it go on for nobody."""
+        self._serving = task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -320,6 +326,8 @@ class _Visitor(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._room.leave(self)
         super().connection_lost(exc)
+        if self._serving is not None:
+            self._serving.cancel()
 
     def handle_error(
         self,
@@ -367,6 +375,18 @@ class _WaitingRoom:
         visitor.force_close()
 
 
+async def _while_connected(request: web.Request, handler: NextHandler) -> web.StreamResponse:
+    visitor = request.protocol
+    assert isinstance(visitor, _Visitor)
+    if visitor.transport is None:
+        raise ConnectionError("The client has left already.")
+    visitor.serves(asyncio.current_task())
+    try:
+        return await handler(request)
+    finally:
+        visitor.serves(None)
+
+
 def _joined(request: web.Request, name: str) -> str | None:
     """A header that comes twice is no valid value of any that we judge."""
     values = request.headers.getall(name, None)
@@ -388,7 +408,8 @@ def _refusal(request: web.BaseRequest, error: SidecarError, status: int) -> web.
     """At the door, in the form that OpenAI's clients read."""
     info = error_info(error)
     if request.path.startswith(DOOR):
-        body, headers = error_body(str(error), info, status), error_headers(info)
+        param = error.param if isinstance(error, BadField) else None
+        body, headers = error_body(str(error), info, status, param), error_headers(info)
         return web.json_response(body, status=status, headers=headers)
     body = {"error": str(error), "error_info": info.model_dump()}
     return web.json_response(body, status=status)

@@ -6,6 +6,7 @@ other refusal of ours.
 
 from math import ceil
 
+from sidecar.errors import BadRequest
 from sidecar.messages import ErrorInfo, JsonObject
 
 _WORDS = {  # where OpenAI has a word of its own, and clients look for it
@@ -16,10 +17,36 @@ _WORDS = {  # where OpenAI has a word of its own, and clients look for it
     "content_filtered": "content_filter",
 }
 
+_STATUSES = {
+    **dict.fromkeys(("unauthorized", "key_missing", "key_rejected"), 401),
+    **dict.fromkeys(("not_found", "model_not_found"), 404),
+    **dict.fromkeys(("rate_limited", "quota_exhausted"), 429),
+    **dict.fromkeys(("overloaded", "provider_overloaded", "keyring_unavailable"), 503),
+    **dict.fromkeys(("bad_request", "invalid_json", "model_no_tools"), 400),
+    **dict.fromkeys(("context_too_long", "content_filtered"), 400),
+    "busy": 409,
+    "timeout": 504,
+}
 
-def error_body(
-    message: str, info: ErrorInfo, status: int, *, param: str | None = None
-) -> JsonObject:
+
+class BadField(BadRequest):
+    """`param` is the field of the request that cannot be served."""
+
+    def __init__(self, message: str, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+def status_of(info: ErrorInfo) -> int:
+    """The HTTP status that says it best; a vendor's own where it blames the request."""
+    if info.code in _STATUSES:
+        return _STATUSES[info.code]
+    if info.http_status is not None and 400 <= info.http_status < 500:
+        return info.http_status
+    return 500 if info.origin == "server" else 502
+
+
+def error_body(message: str, info: ErrorInfo, status: int, param: str | None = None) -> JsonObject:
     """`param` is the field of the request that the error is about."""
     error: JsonObject = {
         "message": message,

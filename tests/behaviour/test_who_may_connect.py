@@ -510,7 +510,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
     nothing = Host({}, log_dir=None, network=DIRECT, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
     server = Server(
-        bound, None, gate, sessions, door_key, answer, Events(), approvals, waiting_s=0.3
+        bound, None, gate, sessions, door_key, (), answer, Events(), approvals, waiting_s=0.3
     )
     await server.start()
     try:
