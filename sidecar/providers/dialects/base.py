@@ -117,7 +117,8 @@ class Dialect(Protocol):
         take, if without it the question stays the same question."""
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
-        """The body without a refused parameter, or with it under the name that is left."""
+        """The body without a refused parameter, or with it under the name that is left; the
+        same body where it is not in it."""
 
 
 SaidPart: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ImagePart | FilePart

@@ -38,6 +38,7 @@ from sidecar.providers.dialects.base import (
     parse_object,
     steps,
 )
+from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -64,10 +65,6 @@ _GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
     re.DOTALL,
 )
 _MARK = re.compile(r'\\.|[\\"{}]', re.DOTALL)  # a backslash alone is the last of its piece
-_CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
-    r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
-    r"|babbage|davinci|computer-use)|-(tts|transcribe|realtime)\b"
-)
 
 
 class ChatCompletions:
@@ -110,14 +107,7 @@ class ChatCompletions:
         return ChatCompletionsStream(vendor)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
-        answer = jsons.loads(body)
-        rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
-        if not isinstance(rows, list):
-            raise ValueError("no list of models")
-        found = [
-            _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
-        ]
-        return sorted((info for info in found if info is not None), key=lambda info: info.model)
+        return parse_models(body)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
@@ -129,7 +119,7 @@ class ChatCompletions:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        if name in _TOKEN_LIMITS:
+        if name in body and name in _TOKEN_LIMITS:
             kept[_TOKEN_LIMITS[name]] = body[name]
         return kept
 
@@ -467,35 +457,3 @@ def _call(call: ToolCallPart) -> JsonObject:
     # Arguments that were no JSON are {} here: servers that parse them refuse the whole request.
     function: JsonObject = {"name": call.offered_as, "arguments": json.dumps(call.arguments)}
     return {"id": call.tool_call_id, "type": "function", "function": function}
-
-
-def _model(row: dict[str, JsonValue]) -> ModelInfo | None:
-    """One row of a list of models, with what OpenRouter, Mistral, Groq and vLLM add to it."""
-    model = row.get("id")
-    if not isinstance(model, str) or _CANNOT_CHAT.search(model):
-        return None
-    capabilities, top = row.get("capabilities"), row.get("top_provider")
-    capabilities = capabilities if isinstance(capabilities, dict) else {}
-    if capabilities.get("completion_chat") is False:
-        return None
-    architecture = row.get("architecture")
-    modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
-    parameters = row.get("supported_parameters")
-    lengths = ("context_length", "context_window", "max_context_length", "max_model_len")
-    return ModelInfo(
-        model=model,
-        name=str(row.get("name") or row.get("display_name") or model),
-        context=next((size for name in lengths if (size := count(row, name))), None),
-        max_output=count(top, "max_completion_tokens")
-        or count(row, "max_completion_tokens")
-        or None,
-        vision=_among("image", modalities, capabilities.get("vision")),
-        tools=_among("tools", parameters, capabilities.get("function_calling")),
-        reasoning=_among("reasoning", parameters, capabilities.get("reasoning")),
-    )
-
-
-def _among(word: str, words: JsonValue, otherwise: JsonValue) -> bool | None:
-    if isinstance(words, list):
-        return word in words
-    return otherwise if isinstance(otherwise, bool) else None
