@@ -13,6 +13,7 @@ from sidecar.providers.base import Provider
 
 if TYPE_CHECKING:
     from sidecar.providers.compatible import DirectWire
+    from sidecar.providers.dialects.base import Dialect
     from sidecar.providers.http import Http
     from sidecar.providers.openai import SdkWire
 
@@ -43,7 +44,6 @@ def open_provider(
 
             return DemoProvider()
         case "openai" | "openai_compatible":
-            from sidecar.providers.dialects.chat_completions import ChatCompletions
             from sidecar.providers.endpoint import Endpoint
 
             is_openai = section.kind == "openai"
@@ -52,12 +52,13 @@ def open_provider(
             return Endpoint(
                 name,
                 base_url,
-                ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens"),
+                _openai_dialect(name, section),
                 _wire(section.kind)(http, base_url, section.headers, timeouts.connect_s),
                 key=key,
                 key_variable="OPENAI_API_KEY" if is_openai and not has_login else None,
                 timeouts=timeouts,
                 max_retries=max_retries,
+                advice=_advice(section),
             )
         case "anthropic" | "gemini":
             raise ProviderError(
@@ -67,6 +68,24 @@ def open_provider(
             )
         case _:
             assert_never(section.kind)
+
+
+def _openai_dialect(name: str, section: ProviderConfig) -> "Dialect":
+    if section.kind == "openai" and section.api != "chat":
+        from sidecar.providers.dialects.responses import Responses
+
+        return Responses(name)
+    from sidecar.providers.dialects.chat_completions import ChatCompletions
+
+    is_openai = section.kind == "openai"
+    return ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens")
+
+
+def _advice(section: ProviderConfig) -> str:
+    is_elsewhere = section.base_url not in (None, DEFAULT_BASE_URLS["openai"])
+    if section.kind != "openai" or section.api == "chat" or not is_elsewhere:
+        return ""
+    return " (A server that knows only OpenAI's older API needs `api: chat`.)"
 
 
 def _wire(kind: Literal["openai", "openai_compatible"]) -> "type[SdkWire | DirectWire]":

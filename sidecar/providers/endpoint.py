@@ -72,9 +72,13 @@ class Endpoint:
         key_variable: str | None,
         timeouts: TimeoutsConfig,
         max_retries: int,
+        advice: str = "",
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`key_variable` is where the vendor's key usually is; None: it works without a key."""
+        """`key_variable` is where the vendor's key usually is; None: it works without a key.
+
+        `advice` is a sentence for errors that say there is nothing at the address.
+        """
         self._name = name
         self._base_url = base_url
         self._dialect = dialect
@@ -83,6 +87,7 @@ class Endpoint:
         self._key_variable = key_variable
         self._timeouts = timeouts
         self._max_retries = max_retries
+        self._advice = advice
         self._sleep = sleep
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
 
@@ -195,7 +200,7 @@ class Endpoint:
                 f"`sidecar keys set {self._name}`.",
                 provider=self._name,
             )
-        return Vendor(self._name, self._base_url, key)
+        return Vendor(self._name, self._base_url, key, advice=self._advice)
 
 
 async def _opened(

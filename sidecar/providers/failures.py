@@ -97,12 +97,16 @@ class _Report:
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """Who was asked, for the texts of errors; `key` is there to be kept out of them."""
+    """Who was asked, for the texts of errors; `key` is there to be kept out of them.
+
+    `advice` is what may help where there is nothing at an address.
+    """
 
     name: str
     base_url: str
     key: str | None = field(default=None, repr=False)
     model: str | None = None
+    advice: str = ""
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The error for an HTTP answer that is no success."""
@@ -166,7 +170,8 @@ class Vendor:
         if kind is ProviderOverloaded:
             return f"{name} is overloaded; try again in a moment{said}"
         if kind is ModelNotFound:
-            return f"{name} has no model {model}{said}"
+            is_about_models = "model" in report.words.lower()
+            return f"{name} has no model {model}{said}{'' if is_about_models else self.advice}"
         if kind is ModelNoTools:
             return f"{model} at {name} cannot call tools; choose another or switch them off{said}"
         if kind is ContextTooLong:
@@ -178,7 +183,8 @@ class Vendor:
         if kind is ProviderFailed:
             return f"{name} failed{http}{said}"
         if status == 404:
-            return f"There is no such API at {self.base_url}; is `base_url` complete?{http}{said}"
+            where = f"{self.base_url}; is `base_url` complete?{self.advice}"
+            return f"There is no such API at {where}{http}{said}"
         return f"{name} refused the request{http}{said}"
 
     def _without_key(self, text: str) -> str:

@@ -16,6 +16,7 @@ from pydantic import JsonValue
 from sidecar.messages import JsonObject, Part, Tool, ToolCallPart
 from sidecar.providers.base import ModelInfo, ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import (
+    UNANSWERED,
     Encoded,
     Files,
     Native,
@@ -74,8 +75,12 @@ class Responses:
             tools = sorted(request.tools, key=lambda tool: tool.name)
             body["tools"] = [_tool(tool) for tool in tools]
         if params.json_schema is not None:
-            schema: JsonObject = {"name": "answer", "schema": params.json_schema}
-            body["text"] = {"format": {"type": "json_schema"} | schema}
+            schema: JsonObject = {
+                "type": "json_schema",
+                "name": "answer",
+                "schema": params.json_schema,
+            }
+            body["text"] = {"format": schema}
         optional: dict[str, JsonValue] = {
             "instructions": request.system_prompt or None,
             "include": [ENCRYPTED] if reasons else None,
@@ -182,11 +187,13 @@ def _step(step: Step) -> Iterator[JsonObject]:
     own = step.verbatim if isinstance(step.verbatim, list) else None
     said = list(_said(step) if own is None else _own(own))
     yield from said
-    calls = [item for item in said if item.get("type") in CALLS]
+    calls: list[JsonObject] = [item for item in said if item.get("type") in CALLS]
     # In order, for the ids of a message may not be those under which its vendor knows the calls.
-    for call, (_, result) in zip(calls, step.answers(), strict=False):
-        kind = f"{call['type']}_output"
-        yield {"type": kind, "call_id": call["call_id"], "output": result.text}
+    texts = [result.text for _, result in step.answers()]
+    unanswered = [UNANSWERED] * (len(calls) - len(texts))
+    for call, text in zip(calls, texts + unanswered, strict=False):
+        answered: JsonObject = {"call_id": call["call_id"], "output": text}
+        yield answered | {"type": f"{call['type']}_output"}
 
 
 def _said(step: Step) -> Iterator[JsonObject]:
@@ -220,60 +227,52 @@ def _own(items: Sequence[JsonValue]) -> Iterator[JsonObject]:
     """The vendor's own items, as it takes them back.
 
     Reasoning that is not encrypted is only known by its id, and with `store: false` that is
-    forgotten; what followed from it then goes back without an id, by which the vendor would ask
-    for it. Reasoning with nothing after it, in an answer that was cut off, is refused as well.
+    forgotten. What followed from it then goes back without an id, by which the vendor would ask
+    for it, and what cannot be without one stays away. Reasoning with nothing after it, of an
+    answer that was cut off, is refused as well.
     """
-    dicts = [item for item in items if isinstance(item, dict)]
-    kept = [item for item in dicts if item.get("type") != "reasoning" or _is_encrypted(item)]
+    kept = [item for item in items if isinstance(item, dict)]
+    is_whole = all(item.get("type") != "reasoning" or _is_encrypted(item) for item in kept)
     while kept and kept[-1].get("type") == "reasoning":
         kept.pop()
-    is_complete = len(kept) == len(dicts)
     for item in kept:
-        yield from _replayed(item, with_id=is_complete)
+        kind = item.get("type")
+        if kind == "message":
+            yield from _message(item, with_id=is_whole)
+        elif kind in CALLS:
+            yield _own_call(item, with_id=is_whole)
+        elif kind == "reasoning" and is_whole:
+            names = ("type", "id", "summary", "encrypted_content")
+            yield {"summary": []} | {name: item[name] for name in names if name in item}
+        elif is_whole:
+            yield item
 
 
 def _is_encrypted(item: JsonObject) -> bool:
     return isinstance(item.get("id"), str) and isinstance(item.get("encrypted_content"), str)
 
 
-def _replayed(item: JsonObject, with_id: bool) -> Iterator[JsonObject]:
-    kind = item.get("type")
-    if kind == "reasoning":
-        names = ("type", "id", "summary", "encrypted_content")
-        yield {"summary": []} | {name: item[name] for name in names if name in item}
-    elif kind == "message":
-        yield from _spoken(item, with_id)
-    elif kind in CALLS:
-        names = ("type", "call_id", "name", "namespace", "caller", *(("id",) if with_id else ()))
-        call = {name: item[name] for name in names if item.get(name) is not None}
-        asked = str(item.get(CALLS[str(kind)]))
-        if kind == "function_call" and not (asked.strip() and parse_object(asked) is not None):
-            asked = "{}"  # servers that parse it refuse the whole request
-        yield call | {CALLS[str(kind)]: asked}
-    else:
-        yield item
+def _own_call(item: JsonObject, with_id: bool) -> JsonObject:
+    names = ["type", "call_id", "name", "namespace", "caller", *(["id"] if with_id else [])]
+    call = {name: item[name] for name in names if item.get(name) is not None}
+    written = CALLS[str(item["type"])]
+    asked = item.get(written)
+    if item["type"] == "function_call" and (not asked or parse_object(str(asked)) is None):
+        asked = "{}"  # servers that parse it refuse the whole request
+    return call | {written: asked}
 
 
-def _spoken(item: JsonObject, with_id: bool) -> Iterator[JsonObject]:
+def _message(item: JsonObject, with_id: bool) -> Iterator[JsonObject]:
     content = item.get("content")
-    parts = (
-        [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
-    )
+    parts = content if isinstance(content, list) else []
+    said = [own for part in parts if isinstance(part, dict) and (own := _said_part(part))]
+    phase: JsonObject = {"phase": item["phase"]} if item.get("phase") is not None else {}
     if with_id and isinstance(item.get("id"), str):
-        names = ("type", "id", "role", "phase")
-        kept = {name: item[name] for name in names if item.get(name) is not None}
-        status = item.get("status")
-        yield kept | {
-            "status": status if isinstance(status, str) else "completed",
-            "content": [part for part in map(_said_part, parts) if part is not None],
-        }
-        return
-    text = "".join(
-        str(part.get(name)) for part in parts for name in ("text", "refusal") if part.get(name)
-    )
-    if text:
-        phase = {"phase": item["phase"]} if item.get("phase") is not None else {}
-        yield {"role": "assistant", "content": text} | phase
+        status = item.get("status") or "completed"
+        named: JsonObject = {"type": "message", "id": item["id"], "role": "assistant"}
+        yield named | {"status": status, "content": list[JsonValue](said)} | phase
+    elif text := "".join(str(part.get("text") or part.get("refusal") or "") for part in said):
+        yield phase | {"role": "assistant", "content": text}
 
 
 def _said_part(part: JsonObject) -> JsonObject | None:
