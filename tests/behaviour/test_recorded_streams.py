@@ -33,7 +33,8 @@ Frames = list[dict[str, Any]]
 
 async def say(start: Start, upstream: FakeOpenAI, kind: str, retries: int = 0) -> Frames:
     """One message in basic mode; the frames that answer it."""
-    provider = f"{{kind: {kind}, base_url: '{upstream.url}', api_key: '${{KEY}}'}}"
+    api = "api: chat, " if kind == "openai" else ""
+    provider = f"{{kind: {kind}, {api}base_url: '{upstream.url}', api_key: '${{KEY}}'}}"
     chat = f"{{model: fake/m, max_retries: {retries}}}"
     app = await start(f"providers: {{fake: {provider}}}", f"chat: {chat}")
     async with connected(app) as origin:

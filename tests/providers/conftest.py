@@ -74,6 +74,8 @@ def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
             return key
 
         settings = {"kind": kind, "base_url": base_url or upstream.url, "headers": headers or {}}
+        if kind == "openai":
+            settings["api"] = "chat"  # what the fake upstream says unless it is told otherwise
         return open_provider(
             "acme",
             ProviderConfig(**settings | section),

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Literal
 
 import pytest
 import structlog.testing
@@ -642,7 +643,8 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
     async def key() -> str:
         return keys.pop(0)
 
-    section = ProviderConfig(kind=kind, base_url=upstream.url)
+    api: Literal["chat"] | None = "chat" if kind == "openai" else None
+    section = ProviderConfig(kind=kind, base_url=upstream.url, api=api)
     provider = open_provider("a", section, http=http, key=key, timeouts=PATIENT, max_retries=0)
 
     await said(provider)
