@@ -42,7 +42,7 @@ DIALECTS: dict[str, Callable[[], Dialect]] = {
 # The kinds of provider that speak a format, with what else their settings must say.
 KINDS: dict[str, tuple[dict[str, Any], ...]] = {
     "openai-chat": ({"kind": "openai", "api": "chat"}, {"kind": "openai_compatible"}),
-    "openai-responses": ({"kind": "openai"},),
+    "openai-responses": ({"kind": "openai", "api": "responses"},),
 }
 
 

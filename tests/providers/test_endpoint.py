@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
-from typing import Literal
 
 import pytest
 import structlog.testing
@@ -29,7 +28,7 @@ from sidecar.providers.base import (
     UsageReport,
 )
 from sidecar.providers.http import Http
-from tests.providers.conftest import PATIENT, STREAMS, Open, asking, user
+from tests.providers.conftest import CHAT, PATIENT, STREAMS, Open, asking, user
 from tests.support.fake_openai import (
     CUT,
     HANG,
@@ -643,8 +642,7 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
     async def key() -> str:
         return keys.pop(0)
 
-    api: Literal["chat"] | None = "chat" if kind == "openai" else None
-    section = ProviderConfig(kind=kind, base_url=upstream.url, api=api)
+    section = ProviderConfig(kind=kind, base_url=upstream.url, api=CHAT[kind])
     provider = open_provider("a", section, http=http, key=key, timeouts=PATIENT, max_retries=0)
 
     await said(provider)
