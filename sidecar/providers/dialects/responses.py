@@ -37,7 +37,7 @@ _ONLY_TALKS = re.compile(r"(?:^|[/:])(?:o1-mini|o1-preview|gpt-5-chat)")
 _DROPPABLE = {
     "reasoning.summary": r"reasoning\.summary|reasoning summar",
     "reasoning.effort": r"reasoning\.effort",
-    "reasoning": r"(?<![\w.])reasoning(?![\w.])",
+    "reasoning": r"['\"`]reasoning['\"`]|\breasoning(?= is not)|(?<= )reasoning$",
     "include": r"(?<!\w)include(?!\w)|reasoning\.encrypted_content|encrypted content",
     "temperature": r"(?<!\w)temperature(?!\w)",
     "top_p": r"(?<!\w)top_p(?!\w)",
