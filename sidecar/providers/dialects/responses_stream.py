@@ -166,7 +166,7 @@ class ResponsesStream:
     def _delta(self, kind: _Kind, data: JsonObject, delta: str) -> Iterator[ModelEvent]:
         item = self._item(kind.item, data)
         number = data.get(kind.number)
-        yield from self._tell(item, (kind.text, number if isinstance(number, int) else 0), delta)
+        return self._tell(item, (kind.text, number if isinstance(number, int) else 0), delta)
 
     def _tell(self, item: _Item, stretch: _Stretch, text: str) -> Iterator[ModelEvent]:
         item.pieces.append(text)
