@@ -106,7 +106,7 @@ def test_a_reference_that_leads_back_to_itself_is_cut() -> None:
 
 
 def test_choices_at_the_top_become_one_object_with_all_their_properties() -> None:
-    choices = [
+    choices: Any = [
         {"type": "object", "properties": {"id": {"type": "integer"}}, "required": ["id"]},
         {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]},
     ]

@@ -77,7 +77,7 @@ def _parse(path: str) -> list[str | int]:
 
 def _put(root: JsonObject, steps: list[str | int], value: JsonValue) -> None:
     place: JsonValue = root
-    for step, following in zip(steps, [*steps[1:], None], strict=True):
+    for step, following in zip(steps, [*steps, None][1:], strict=True):
         inner: JsonValue = value
         if following is not None:
             inner = [] if isinstance(following, int) else {}
