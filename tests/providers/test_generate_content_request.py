@@ -373,7 +373,7 @@ def test_a_picture_that_gemini_made_goes_back_where_it_was_with_its_signature() 
         ),
         (
             GEMINI,
-            "The thinking is too long.",
+            "The thinking is too long. INVALID_ARGUMENT",
             None,
             {"includeThoughts": True, "thinkingLevel": "LOW"},
         ),

@@ -135,6 +135,12 @@ def test_a_signature_stays_on_the_part_it_came_with() -> None:
     ]
 
 
+def test_a_signature_that_comes_alone_is_kept_with_an_empty_text() -> None:
+    told = read(parts({"text": "A"}), parts({"thoughtSignature": SIGNATURE}, finish="STOP"))
+
+    assert verbatim(told) == [{"text": "A"}, {"text": "", "thoughtSignature": SIGNATURE}]
+
+
 def test_calls_without_ids_get_ids_of_their_own() -> None:
     told = read(parts(call(x=1), call(x=1)), parts(call("g"), finish="STOP"))
 
@@ -214,12 +220,14 @@ def test_streamed_calls_that_follow_each_other_are_two_and_go_back_whole() -> No
 
 
 def test_a_streamed_call_keeps_its_signature_and_loses_its_pieces() -> None:
-    head = {"functionCall": {"name": "f", "willContinue": True}, "thoughtSignature": SIGNATURE}
-    rest = {"functionCall": {"partialArgs": [{"jsonPath": "$.x", "stringValue": "a"}]}}
+    head: Any = {"functionCall": {"name": "f", "willContinue": True}}
+    rest: Any = {"functionCall": {"partialArgs": [{"jsonPath": "$.x", "stringValue": "a"}]}}
+    signed = {"thoughtSignature": SIGNATURE}
 
-    told = read(parts(head), parts(rest), STOP)
+    early = read(parts(head | signed), parts(rest), STOP)
+    late = read(parts(head), parts(rest | signed), STOP)
 
-    assert verbatim(told) == [{**call(x="a"), "thoughtSignature": SIGNATURE}]
+    assert verbatim(early) == verbatim(late) == [call(x="a") | signed]
 
 
 def test_a_call_that_was_cut_in_its_arguments_is_not_run() -> None:
@@ -435,6 +443,7 @@ def test_whatever_has_another_form_is_skipped(chunk: Any) -> None:
     told = read(parts({"text": "So"}), chunk, STOP)
 
     assert (told[0], told[-1]) == (TextDelta("So"), Finished("stop", "STOP"))
+    assert not [one for one in told if isinstance(one, Verbatim)]
 
 
 def test_an_unknown_part_is_skipped_and_goes_back() -> None:

@@ -61,11 +61,12 @@ _TAKES = Takes(
 )
 _GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
 _LATEST = re.compile(r"gemini-(pro|flash|flash-lite)-latest")  # of the third generation at least
-_SPEAKS_ONLY = re.compile(r"gemini-2\.5-.*(image|tts|live|audio|computer-use)")
+_NEVER_THINKS = re.compile(r"-(tts|live|native-audio)\b|gemini-2\.5-.*image")
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576}
 _LEVELS = {"none": "MINIMAL", "max": "XHIGH"}  # from the third generation on there is always some
 _REFUSAL = re.compile(
-    r"not (supported|enabled|allowed)|unsupported|invalid|unknown name|only works", re.IGNORECASE
+    r"not (supported|enabled|allowed)|unsupported|is invalid|invalid value|unknown name",
+    re.IGNORECASE,
 )
 _DROPPABLE = (  # in a complaint → in `generationConfig`
     (re.compile(r"think\w*[ _.]*level", re.IGNORECASE), "thinkingLevel"),
@@ -283,7 +284,10 @@ class GenerateContentStream:
             if not part.get("thought"):  # a sketch, of which the model only thought
                 yield from self._media(blob, part)
             return
-        self._said.add(part)
+        if any(isinstance(value, dict) for value in part.values()):
+            self._said.add(part)
+        elif "thoughtSignature" in part:
+            self._said.add_text(part, "")
         yield from (ProviderItem(kind) for kind in _ITEMS if isinstance(part.get(kind), dict))
 
     def _media(self, blob: JsonObject, part: JsonObject) -> Iterator[Media]:
@@ -310,6 +314,8 @@ class GenerateContentStream:
                 return
             known = _Call(name, vendor_id, part)
             self._said.add(part)
+        elif "thoughtSignature" in part:
+            known.part["thoughtSignature"] = part["thoughtSignature"]
         known.arguments.add(call.get("partialArgs"))
         self._open = known
         if not call.get("willContinue"):
@@ -375,7 +381,7 @@ class _Said:
         """What the call in this part has come to."""
         index = next(i for i in reversed(range(len(self._parts))) if self._parts[i] is part)
         self._parts[index] = part | {"functionCall": call}
-        self.is_its_own |= "id" in call
+        self.is_its_own |= "id" in call or "thoughtSignature" in part
 
     def parts(self) -> list[JsonValue]:
         return [
@@ -465,7 +471,7 @@ def _answer_schema(schema: JsonObject) -> JsonObject:
 
 def _thinking(model: str, effort: str | None) -> JsonObject:
     generation = _generation(model)
-    if generation < 2.5 or _SPEAKS_ONLY.search(model):
+    if generation < 2.5 or _NEVER_THINKS.search(model):
         return {}
     config: JsonObject = {"includeThoughts": True}
     if effort is not None and generation >= 3:
