@@ -8,9 +8,7 @@ and that what is unknown is skipped. Does not know who is at the other end beyon
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
-from uuid import uuid4
 
 from pydantic import JsonValue
 
@@ -24,8 +22,6 @@ from sidecar.providers.base import (
     ReasoningDelta,
     StopReason,
     TextDelta,
-    ToolArguments,
-    ToolCall,
     UsageReport,
 )
 from sidecar.providers.dialects.base import (
@@ -35,9 +31,9 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
-    parse_object,
     steps,
 )
+from sidecar.providers.dialects.call_pieces import CallPieces
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -63,7 +59,6 @@ _GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
     r"error|insufficient_system_resource|abort|network_error|.*MALFORMED_FUNCTION_CALL.*",
     re.DOTALL,
 )
-_MARK = re.compile(r'\\.|[\\"{}]', re.DOTALL)  # a backslash alone is the last of its piece
 _CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
     r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
     r"|babbage|davinci|computer-use)|-(tts|transcribe|realtime)\b"
@@ -151,7 +146,7 @@ class ChatCompletionsStream:
         self.done = False
         self.sequel: JsonObject | None = None
         self._vendor = vendor
-        self._calls = _Calls()
+        self._calls = CallPieces()
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._refused = False
@@ -236,142 +231,6 @@ class ChatCompletionsStream:
             for piece in tool_calls:
                 if isinstance(piece, dict):
                     yield from self._calls.add(piece)
-
-
-class _Extent:
-    """Finds the end of a JSON object that comes in pieces, looking at each piece once."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._depth = 0
-        self._has_begun = False
-        self._in_string = False
-        self._is_escaped = False  # the next piece begins with a character after a backslash
-
-    def has_ended(self, pieces: Sequence[str]) -> bool:
-        """`pieces` are all there are so far; none is empty."""
-        for piece in pieces[self._seen :]:
-            self._look_at(piece)
-        self._seen = len(pieces)
-        return self._has_begun and self._depth <= 0
-
-    def _look_at(self, piece: str) -> None:
-        start, self._is_escaped = int(self._is_escaped), False
-        for mark in _MARK.findall(piece, start):
-            if mark == '"':
-                self._in_string = not self._in_string
-            elif mark == "\\":
-                self._is_escaped = True
-            elif mark == "{" and not self._in_string:
-                self._has_begun = True
-                self._depth += 1
-            elif mark == "}" and not self._in_string:
-                self._depth -= 1
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call as it grows: what came before the name is known is held back."""
-
-    name: str = ""
-    vendor_id: str = ""
-    call_id: str = ""
-    arguments: list[str] = field(default_factory=list)
-    shown: int = 0
-    extent: _Extent = field(default_factory=_Extent)
-
-    def news(self) -> Iterator[ToolArguments]:
-        if self.name and len(self.arguments) > self.shown:
-            text = "".join(self.arguments[self.shown :])
-            self.shown = len(self.arguments)
-            yield ToolArguments(self.call_id, self.name, text)
-
-    def is_complete(self) -> bool:
-        """Whether the arguments are an object that has ended."""
-        return self.extent.has_ended(self.arguments)
-
-
-class _Calls:
-    """Which call a delta belongs to, for servers that number them well, badly or not at all.
-
-    A known id wins; a new id opens a new call, even at a used index; without an id the index
-    decides; without either it is the open call's.
-    """
-
-    def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._by_id: dict[str, _Call] = {}
-        self._by_index: dict[int, _Call] = {}
-        self._ids: set[str] = set()
-
-    def add(self, piece: dict[str, JsonValue]) -> Iterator[ToolArguments]:
-        function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
-        name = text if isinstance(text := function.get("name"), str) else ""
-        arguments = _arguments_text(function.get("arguments"))
-        call = self._call_of(piece, name, arguments)
-        call.name = call.name or name
-        if arguments:
-            call.arguments.append(arguments)
-        yield from call.news()
-
-    def complete(self, was_cut: bool) -> list[ToolCall]:
-        """All calls in the order in which they began."""
-        made = []
-        for call in self._calls:
-            raw = "".join(call.arguments)
-            if not raw.strip() and not call.name:
-                continue
-            # Nothing is how many servers write "no arguments", unless the answer was cut off there.
-            arguments = None if was_cut and not raw.strip() else parse_object(raw)
-            made.append(ToolCall(call.call_id, call.name, arguments, raw))
-        return made
-
-    def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> _Call:
-        vendor_id = text if isinstance(text := piece.get("id"), str) else ""
-        index = number if isinstance(number := piece.get("index"), int) else None
-        if vendor_id in self._by_id:
-            return self._by_id[vendor_id]
-        open_call = self._calls[-1] if self._calls else None
-        known = open_call if index is None else self._by_index.get(index)
-        if vendor_id:
-            if known is not None and not known.vendor_id and not name:
-                return self._named(known, vendor_id)  # the id came after the name
-            return self._open(index, vendor_id)
-        if known is None and not name:
-            known = open_call  # a rest under a number that nobody has
-        if known is None or _begins_anew(known, name, arguments):
-            return self._open(index, vendor_id)
-        return known
-
-    def _open(self, index: int | None, vendor_id: str) -> _Call:
-        wanted = vendor_id
-        while not wanted or wanted in self._ids:
-            wanted = uuid4().hex[:9]  # Mistral takes back only ids of nine characters
-        call = _Call(call_id=wanted)
-        self._ids.add(wanted)
-        self._calls.append(call)
-        if index is not None:
-            self._by_index[index] = call
-        return self._named(call, vendor_id) if vendor_id else call
-
-    def _named(self, call: _Call, vendor_id: str) -> _Call:
-        call.vendor_id = vendor_id
-        self._by_id[vendor_id] = call
-        return call
-
-
-def _begins_anew(call: _Call, name: str, arguments: str) -> bool:
-    """Whether a name without an id is another call's: some servers number all of them 0."""
-    if not name or not call.name:
-        return False
-    return name != call.name or (bool(arguments) and call.is_complete())
-
-
-def _arguments_text(arguments: JsonValue) -> str:
-    if arguments is None:
-        return ""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)
 
 
 def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
