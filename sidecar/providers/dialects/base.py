@@ -118,7 +118,10 @@ class Dialect(Protocol):
         take, if without it the question stays the same question."""
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
-        """The body without a refused parameter, or with it under the name that is left."""
+        """The body without a refused parameter, or with it under the name that is left.
+
+        It may stand anywhere in the body; one that does not have it stays as it is.
+        """
 
 
 SaidPart: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ImagePart | FilePart

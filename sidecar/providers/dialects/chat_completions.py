@@ -130,7 +130,7 @@ class ChatCompletions:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        if name in _TOKEN_LIMITS:
+        if name in _TOKEN_LIMITS and name in body:
             kept[_TOKEN_LIMITS[name]] = body[name]
         return kept
 
