@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sidecar.providers.http import Http
     from sidecar.providers.openai import SdkWire
 
-_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "demo"))
+_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "gemini", "demo"))
 
 
 def supports(kind: ProviderKind) -> bool:
@@ -60,7 +60,19 @@ def open_provider(
                 max_retries=max_retries,
                 advice=_advice(section),
             )
-        case "anthropic" | "gemini":
+        case "gemini":
+            from sidecar.providers.gemini import open_gemini
+
+            return open_gemini(
+                name,
+                _base_url(name, section),
+                section.headers,
+                http=http,
+                key=key,
+                timeouts=timeouts,
+                max_retries=max_retries,
+            )
+        case "anthropic":
             raise ProviderError(
                 f"This version cannot talk to {section.kind} yet; an `openai_compatible` "
                 "provider can, where the vendor offers such an address.",

@@ -89,7 +89,7 @@ async def test_one_dead_provider_does_not_fail_the_list_of_models(
     assert [item.model for item in listing.items] == ["fake/gpt-4o-mini"]
     assert {fault.provider: fault.code for fault in listing.errors} == {
         "anthropic": "provider_error",
-        "gemini": "provider_error",
+        "gemini": "key_missing",
         "down": "local_server_down",
     }
 

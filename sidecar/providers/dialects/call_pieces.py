@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
+from sidecar.messages import JsonObject
 from sidecar.providers.base import ToolArguments, ToolCall
 from sidecar.providers.dialects.base import parse_object
 
@@ -50,8 +51,11 @@ class _Extent:
 
 
 @dataclass(slots=True)
-class _Call:
-    """A call as it grows: what came before the name is known is held back."""
+class Call:
+    """A call as it grows: what came before the name is known is held back.
+
+    `extra` is what the server put beside it and wants back.
+    """
 
     name: str = ""
     vendor_id: str = ""
@@ -59,6 +63,7 @@ class _Call:
     arguments: list[str] = field(default_factory=list)
     shown: int = 0
     extent: _Extent = field(default_factory=_Extent)
+    extra: JsonObject = field(default_factory=dict)
 
     def news(self) -> Iterator[ToolArguments]:
         if self.name and len(self.arguments) > self.shown:
@@ -77,9 +82,9 @@ class CallPieces:
     """
 
     def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._by_id: dict[str, _Call] = {}
-        self._by_index: dict[int, _Call] = {}
+        self._calls: list[Call] = []
+        self._by_id: dict[str, Call] = {}
+        self._by_index: dict[int, Call] = {}
         self._ids: set[str] = set()
 
     def add(self, piece: dict[str, JsonValue]) -> Iterator[ToolArguments]:
@@ -91,21 +96,26 @@ class CallPieces:
         call.name = call.name or name
         if arguments:
             call.arguments.append(arguments)
+        if isinstance(extra := piece.get("extra_content"), dict):
+            call.extra = {"extra_content": extra}
         yield from call.news()
+
+    @property
+    def begun(self) -> Sequence[Call]:
+        """The calls so far, in the order in which they began."""
+        return [call for call in self._calls if call.name or any(map(str.strip, call.arguments))]
 
     def complete(self, was_cut: bool) -> list[ToolCall]:
         """All calls in the order in which they began."""
         made = []
-        for call in self._calls:
+        for call in self.begun:
             raw = "".join(call.arguments)
-            if not raw.strip() and not call.name:
-                continue
             # Nothing is how many servers write "no arguments", unless the answer was cut off there.
             arguments = None if was_cut and not raw.strip() else parse_object(raw)
             made.append(ToolCall(call.call_id, call.name, arguments, raw))
         return made
 
-    def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> _Call:
+    def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> Call:
         vendor_id = text if isinstance(text := piece.get("id"), str) else ""
         index = number if isinstance(number := piece.get("index"), int) else None
         if vendor_id in self._by_id:
@@ -122,24 +132,24 @@ class CallPieces:
             return self._open(index, vendor_id)
         return known
 
-    def _open(self, index: int | None, vendor_id: str) -> _Call:
+    def _open(self, index: int | None, vendor_id: str) -> Call:
         wanted = vendor_id
         while not wanted or wanted in self._ids:
             wanted = uuid4().hex[:9]  # Mistral takes back only ids of nine characters
-        call = _Call(call_id=wanted)
+        call = Call(call_id=wanted)
         self._ids.add(wanted)
         self._calls.append(call)
         if index is not None:
             self._by_index[index] = call
         return self._named(call, vendor_id) if vendor_id else call
 
-    def _named(self, call: _Call, vendor_id: str) -> _Call:
+    def _named(self, call: Call, vendor_id: str) -> Call:
         call.vendor_id = vendor_id
         self._by_id[vendor_id] = call
         return call
 
 
-def _begins_anew(call: _Call, name: str, arguments: str) -> bool:
+def _begins_anew(call: Call, name: str, arguments: str) -> bool:
     """Whether a name without an id is another call's: some servers number all of them 0."""
     if not name or not call.name:
         return False

@@ -7,15 +7,18 @@ and that what is unknown is skipped. Does not know who is at the other end beyon
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
 
 from sidecar import jsons
-from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, Usage
+from sidecar.messages import Cost, JsonObject, Part, Tool, ToolCallPart, Usage
 from sidecar.providers.base import (
+    Citation,
     Finished,
+    Media,
     ModelEvent,
     ModelInfo,
     ModelRequest,
@@ -23,6 +26,7 @@ from sidecar.providers.base import (
     StopReason,
     TextDelta,
     UsageReport,
+    Verbatim,
 )
 from sidecar.providers.dialects.base import (
     Encoded,
@@ -34,6 +38,7 @@ from sidecar.providers.dialects.base import (
     steps,
 )
 from sidecar.providers.dialects.call_pieces import CallPieces
+from sidecar.providers.dialects.chat_extras import ChatExtras, laid_over
 from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
@@ -60,6 +65,7 @@ _GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
     r"error|insufficient_system_resource|abort|network_error|.*MALFORMED_FUNCTION_CALL.*",
     re.DOTALL,
 )
+_DATA_URL = re.compile(r"data:(image/[\w.+-]+);base64,")
 
 
 class ChatCompletions:
@@ -114,7 +120,7 @@ class ChatCompletions:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        if name in body and name in _TOKEN_LIMITS:
+        if name in _TOKEN_LIMITS and name in body:
             kept[_TOKEN_LIMITS[name]] = body[name]
         return kept
 
@@ -137,6 +143,7 @@ class ChatCompletionsStream:
         self.sequel: JsonObject | None = None
         self._vendor = vendor
         self._calls = CallPieces()
+        self._extras = ChatExtras()
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._refused = False
@@ -180,6 +187,8 @@ class ChatCompletionsStream:
         if any(not call.name for call in calls):
             raise self._vendor.bad_response("called a tool without naming it.")
         yield from calls
+        if extras := self._extras.verbatim(self._calls):
+            yield Verbatim(FORMAT, extras)
         if self._usage is not None:
             yield UsageReport(self._usage)
         if calls:
@@ -202,6 +211,7 @@ class ChatCompletionsStream:
         return chunk if isinstance(chunk, dict) else {}
 
     def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
+        self._extras.add(delta)
         # Some servers send one text under both names.
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning and isinstance(reasoning, str):
@@ -216,11 +226,12 @@ class ChatCompletionsStream:
         if refusal and isinstance(refusal, str):
             self._refused = True
             yield TextDelta(refusal)
-        tool_calls = delta.get("tool_calls")
-        if isinstance(tool_calls, list):
-            for piece in tool_calls:
-                if isinstance(piece, dict):
-                    yield from self._calls.add(piece)
+        for piece in _rows(delta.get("tool_calls")):
+            yield from self._calls.add(piece)
+        for annotation in _rows(delta.get("annotations")):
+            yield from _citation(annotation)
+        for image in _rows(delta.get("images")):
+            yield from _media(image)
 
 
 def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
@@ -243,6 +254,29 @@ def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | Reasoning
             yield ReasoningDelta(thinking)
 
 
+def _rows(value: JsonValue) -> list[JsonObject]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _citation(annotation: JsonObject) -> Iterator[Citation]:
+    cited = annotation.get("url_citation")
+    if isinstance(cited, dict) and isinstance(url := cited.get("url"), str):
+        title = cited.get("title")
+        yield Citation(url, title if isinstance(title, str) and title else None)
+
+
+def _media(image: JsonObject) -> Iterator[Media]:
+    """An image as OpenRouter sends it; one that is only an address is left where it is."""
+    held = image.get("image_url")
+    url = held.get("url") if isinstance(held, dict) else None
+    found = _DATA_URL.match(url) if isinstance(url, str) else None
+    if found is not None and isinstance(url, str):
+        try:
+            yield Media(found[1], b64decode(url[found.end() :], validate=True))
+        except ValueError:
+            return
+
+
 def _text(value: JsonValue) -> str:
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
@@ -260,7 +294,9 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens, but not out of the total.
     whole = count(usage, "total_tokens") - prompt
+    cost = usage.get("cost")  # OpenRouter
     return Usage(
+        cost=Cost(amount=cost, estimated=False) if isinstance(cost, int | float) else None,
         input=prompt,
         output=whole if whole == completion + reasoning else completion,
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
@@ -305,7 +341,7 @@ def _step(step: Step) -> Iterator[JsonObject]:
     if calls:
         said["tool_calls"] = calls
     if isinstance(step.verbatim, dict):
-        said |= step.verbatim
+        said = laid_over(said, step.verbatim)
     if calls or step.text:
         yield said
     for call, result in step.answers():
