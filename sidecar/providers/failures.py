@@ -43,6 +43,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "authentication_error": KeyRejected,
     "permission_error": KeyRejected,
     "model_not_found": ModelNotFound,
+    "not_found_error": ModelNotFound,  # Anthropic
+    "request_too_large": ContextTooLong,  # Anthropic
     "context_length_exceeded": ContextTooLong,
     "exceed_context_size_error": ContextTooLong,  # llama.cpp
     "content_filter": ContentFiltered,
@@ -54,15 +56,19 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "server_error": ProviderFailed,
     "internal_error": ProviderFailed,
     "internal_server_error": ProviderFailed,
+    "api_error": ProviderFailed,  # Anthropic
+    "timeout_error": ProviderFailed,  # Anthropic
 }
 # Where vendors give no code of their own, only a sentence.
 _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
         (r"prompt is too long|maximum context length|exceeds? the \w* ?context", ContextTooLong),
+        (r"max_tokens\W+exceed context limit", ContextTooLong),  # Anthropic, before 4.5
         (r"not support (tools|tool use|function calling)|support tool use", ModelNoTools),
         (r"enable-auto-tool-choice|tools param requires", ModelNoTools),  # vLLM; llama.cpp
         (r"credit balance is too low|insufficient (balance|credits?|funds)", QuotaExhausted),
+        (r"reached your specified API usage limits", QuotaExhausted),  # Anthropic's spend limit
     )
 )
 _BY_STATUS: dict[int, type[ProviderError]] = {

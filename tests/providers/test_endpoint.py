@@ -652,7 +652,7 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
     assert sent == ["Bearer sk-first", "Bearer sk-second"]
 
 
-@pytest.mark.parametrize("unserved", ["anthropic", "gemini"])
+@pytest.mark.parametrize("unserved", ["gemini"])
 def test_a_kind_that_this_version_does_not_serve_says_so(
     unserved: ProviderKind, http: Http
 ) -> None:
