@@ -84,21 +84,8 @@ _COUNTS = (
     "cache_creation_input_tokens",
 )
 _COMBINERS = ("oneOf", "allOf", "anyOf")
-_UNSUPPORTED_IN_ANSWERS = frozenset(  # keywords that structured outputs answer with a 400
-    [
-        "minimum",
-        "maximum",
-        "exclusiveMinimum",
-        "exclusiveMaximum",
-        "multipleOf",
-        "minLength",
-        "maxLength",
-        "minItems",
-        "maxItems",
-        "uniqueItems",
-        "minProperties",
-        "maxProperties",
-    ]
+_BOUND = re.compile(  # what structured outputs answer with a 400
+    r"(exclusiveM|m)(in|ax)imum|(min|max)(Length|Items|Properties)|multipleOf|uniqueItems"
 )
 
 
@@ -449,7 +436,7 @@ def _strict(schema: JsonObject) -> JsonObject:
             strict[name] = {key: _strict_inside(inner) for key, inner in value.items()}
         elif name in ("enum", "const", "default", "examples"):
             strict[name] = value
-        elif name not in _UNSUPPORTED_IN_ANSWERS:
+        elif not _BOUND.fullmatch(name):
             strict[name] = _strict_inside(value)
     kind = schema.get("type")
     is_object = kind == "object" or (isinstance(kind, list) and "object" in kind)
