@@ -58,7 +58,15 @@ class Usage(Value):
             output=self.output + other.output,
             cached=self.cached + other.cached,
             reasoning=self.reasoning + other.reasoning,
+            cost=_sum(self.cost, other.cost),
         )
+
+
+def _sum(one: Cost | None, other: Cost | None) -> Cost | None:
+    """What both cost together; an unknown cost counts as none."""
+    if one is None or other is None:
+        return one or other
+    return Cost(amount=one.amount + other.amount, estimated=one.estimated or other.estimated)
 
 
 class ErrorInfo(Value):

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from sidecar.providers.http import Http
     from sidecar.providers.openai import SdkWire
 
-_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "anthropic", "demo"))
+_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "anthropic", "gemini", "demo"))
 
 
 def supports(kind: ProviderKind) -> bool:
@@ -60,29 +60,28 @@ def open_provider(
                 max_retries=max_retries,
             )
         case "anthropic":
-            from sidecar.providers import anthropic
-            from sidecar.providers.compatible import DirectWire
-            from sidecar.providers.dialects.messages import Messages
-            from sidecar.providers.endpoint import Endpoint
+            from sidecar.providers.anthropic import open_anthropic
 
-            base_url = anthropic.api_root(_base_url(name, section))
-            headers = anthropic.with_version(section.headers)
-            has_login = any(header in headers for header in anthropic.LOGINS)
-            return Endpoint(
+            return open_anthropic(
                 name,
-                base_url,
-                Messages(name),
-                DirectWire(http, base_url, headers, timeouts.connect_s, anthropic.api_key),
+                _base_url(name, section),
+                section.headers,
+                http=http,
                 key=key,
-                key_variable=None if has_login else "ANTHROPIC_API_KEY",
                 timeouts=timeouts,
                 max_retries=max_retries,
             )
         case "gemini":
-            raise ProviderError(
-                f"This version cannot talk to {section.kind} yet; an `openai_compatible` "
-                "provider can, where the vendor offers such an address.",
-                provider=name,
+            from sidecar.providers.gemini import open_gemini
+
+            return open_gemini(
+                name,
+                _base_url(name, section),
+                section.headers,
+                http=http,
+                key=key,
+                timeouts=timeouts,
+                max_retries=max_retries,
             )
         case _:
             assert_never(section.kind)

@@ -128,8 +128,7 @@ class Endpoint:
         stream = self._dialect.stream(vendor, encoded.body)
         while body is not None:
             for name in refused:
-                if name in body:
-                    body = self._dialect.without(body, name)
+                body = self._dialect.without(body, name)
             session = await self._wire.prepare()
             async with AsyncExitStack() as stack:
                 clocks = Clocks(vendor, self._timeouts, end)

@@ -80,7 +80,10 @@ async def test_the_address_may_end_in_v1_or_not(
     await all_of(provider.stream(asking(model=MODEL)))
     await provider.models()
 
-    assert [request.path for request in upstream.requests] == ["/v1/messages", "/v1/models"]
+    assert [(request.path, request.query) for request in upstream.requests] == [
+        ("/v1/messages", ""),
+        ("/v1/models", "limit=1000"),
+    ]
 
 
 async def test_the_key_goes_into_the_vendors_own_header(

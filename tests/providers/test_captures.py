@@ -24,6 +24,7 @@ from sidecar.providers.base import (
 )
 from sidecar.providers.dialects.base import Dialect
 from sidecar.providers.dialects.chat_completions import ChatCompletions
+from sidecar.providers.dialects.generate_content import GenerateContent
 from sidecar.providers.dialects.messages import Messages
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
@@ -38,11 +39,13 @@ Row = dict[str, Any]
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "openai-chat": lambda: ChatCompletions("acme", "max_tokens"),
     "anthropic-messages": lambda: Messages("acme"),
+    "gemini-generate": lambda: GenerateContent("acme"),
 }
 # The kinds of provider that speak a format, with what else their settings must say.
 KINDS: dict[str, tuple[dict[str, Any], ...]] = {
     "openai-chat": ({"kind": "openai"}, {"kind": "openai_compatible"}),
     "anthropic-messages": ({"kind": "anthropic"},),
+    "gemini-generate": ({"kind": "gemini"},),
 }
 
 

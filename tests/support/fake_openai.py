@@ -47,6 +47,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    query: str = ""
 
 
 class FakeOpenAI:
@@ -108,7 +109,8 @@ class FakeOpenAI:
         headers = {name.lower(): value for name, value in request.headers.items()}
         assert request.transport is not None
         self.connections.add(request.transport.get_extra_info("peername"))
-        self.requests.append(Request(request.method, request.path, headers, body))
+        query = request.query_string
+        self.requests.append(Request(request.method, request.path, headers, body, query))
         self.arrived.set()
 
     async def _give(self, request: web.Request, answer: Answer) -> web.StreamResponse:
