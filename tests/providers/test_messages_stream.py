@@ -1,6 +1,7 @@
 """What a Messages stream means, for the ways in which Anthropic and others write it."""
 
 import json
+import random
 from typing import Any, TypeVar
 
 import pytest
@@ -139,6 +140,7 @@ def test_interleaved_blocks_are_put_together_by_their_index() -> None:
         (None, [], {}),
         ({}, ['{"x":'], None),
         ({}, ["[1]"], None),
+        ([1], [], None),
     ],
 )
 def test_arguments_may_be_missing_or_come_with_the_start_of_the_call(
@@ -364,6 +366,44 @@ def test_deltas_of_a_block_that_nobody_began_are_read_all_the_same() -> None:
     events = read(wire(*deltas, ending("end_turn"), STOP))
 
     assert events[:2] == [ReasoningDelta("Hm."), TextDelta("Hi")]
+    assert verbatim(events) == [
+        {"type": "thinking", "thinking": "Hm."},
+        {"type": "text", "text": "Hi"},
+    ]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_whatever_is_broken_in_a_stream_it_is_an_answer_or_an_error_of_ours(seed: int) -> None:
+    chance = random.Random(seed)
+    events: list[Any] = [
+        start(), *thought("Hm.", "c2ln"), *said("a", index=1), *block(SEARCH, index=2),
+        *called("t", "f", '{"x":1}', index=3), ending("tool_use"), STOP,
+    ]  # fmt: skip
+    for _ in range(3):
+        index = chance.randrange(len(events))
+        events[index] = broken(events[index], chance)
+        events.insert(chance.randrange(len(events)), chance.choice(events))
+
+    try:
+        told = read(b"".join(b"data: " + json.dumps(row).encode() + b"\n\n" for row in events))
+    except ProviderError:
+        return
+
+    calls = only(ToolCall, told)
+    assert len({call.call_id for call in calls}) == len(calls)
+    assert only(Finished, told) == [told[-1]]
+    assert (only(Finished, told)[0].reason == "tool_calls") == bool(calls)
+    sent_back = [part["id"] for part in verbatim(told) or [] if part["type"] == "tool_use"]
+    assert sent_back in ([call.call_id for call in calls], [])
+
+
+def broken(value: Any, chance: random.Random) -> Any:
+    """The same with one thing in it missing or of another type."""
+    if isinstance(value, dict) and value and chance.random() < 0.9:
+        name = chance.choice(list(value))
+        rest = {key: inner for key, inner in value.items() if key != name}
+        return rest if chance.random() < 0.3 else rest | {name: broken(value[name], chance)}
+    return chance.choice([None, 0, -1, 1.5, True, "", "text", [], [1], {}, {"a": None}])
 
 
 def test_empty_text_does_not_go_back_for_it_is_refused() -> None:

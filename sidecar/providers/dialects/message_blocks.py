@@ -30,13 +30,14 @@ Index: TypeAlias = int | None  # None for all blocks of a server that does not n
 
 @dataclass(slots=True)
 class _Block:
-    """`content` is complete once the block is closed; `pieces` are of its text or of its input."""
+    """`content` is whole once the block is complete; `pieces` are of its text or of its input."""
 
     kind: str
     content: JsonObject
     call_id: str = ""
     name: str = ""
     pieces: list[str] = field(default_factory=list)
+    is_complete: bool = False
 
     @property
     def raw_input(self) -> str:
@@ -72,35 +73,63 @@ class Blocks:
         if not kind:
             return
         block = self._opened(index, kind, content)
-        if kind in ("text", "thinking") and (begun := content.get(kind)):
-            yield from self._more(block, begun)
+        if kind in ("text", "thinking"):
+            told = self._more(block, content.get(kind))
+            if told is not None:
+                yield told
 
     def grow(self, index: Index, delta: JsonObject) -> ModelEvent | None:
         match delta.get("type"):
             case "text_delta":
-                return next(self._more(self._text_block(index, "text"), delta.get("text")), None)
+                return self._more(self._text_block(index, "text"), delta.get("text"))
             case "thinking_delta":
-                return next(
-                    self._more(self._text_block(index, "thinking"), delta.get("thinking")), None
-                )
+                return self._more(self._text_block(index, "thinking"), delta.get("thinking"))
             case "input_json_delta":
                 return self._more_input(index, delta.get("partial_json"))
             case "citations_delta":
-                if open_block := self._open.get(index):
-                    cited = open_block.content["citations"] = open_block.citations()
+                block = self._open.get(index)
+                if block is not None and block.kind == "text":
+                    cited = block.content["citations"] = block.citations()
                     cited.append(delta.get("citation"))
             case "signature_delta":
-                if open_block := self._open.get(index):
-                    open_block.content["signature"] = delta.get("signature")
+                block = self._open.get(index)
+                signature = delta.get("signature")
+                if block is not None and block.kind == "thinking" and isinstance(signature, str):
+                    block.content["signature"] = signature
             case _:
                 self._merge(index, delta)
         return None
 
     def stop(self, index: Index) -> Iterator[ModelEvent]:
-        """Complete the block, and tell what only a complete one says."""
         block = self._open.pop(index, None)
-        if block is None:
-            return
+        if block is not None:
+            yield from self._completed(block)
+
+    def stop_all(self) -> Iterator[ModelEvent]:
+        self._open.clear()
+        for block in self._blocks:
+            if not block.is_complete:
+                yield from self._completed(block)
+
+    def calls(self, was_cut: bool) -> Iterator[ToolCall]:
+        """All calls in the order in which they began, once all blocks are complete."""
+        for block in self._blocks:
+            if block.kind == "tool_use":
+                raw = block.raw_input
+                # Nothing means no arguments, unless the answer was cut off before they began.
+                arguments = None if was_cut and not raw.strip() else parse_object(raw)
+                yield ToolCall(block.call_id, block.name, arguments, raw)
+
+    def content(self) -> list[JsonObject]:
+        """What the vendor said, to be sent back, once all blocks are complete.
+
+        Without empty text, which it refuses.
+        """
+        return [block.content for block in self._blocks if not block.is_blank()]
+
+    def _completed(self, block: _Block) -> Iterator[ModelEvent]:
+        """What only a complete block says."""
+        block.is_complete = True
         match block.kind:
             case "text":
                 block.content["text"] = "".join(block.pieces)
@@ -113,32 +142,13 @@ class Blocks:
             case "redacted_thinking":
                 yield ReasoningDelta("")
             case "tool_use":
-                block.content |= {
-                    "id": block.call_id,
-                    "name": block.name,
-                    "input": parse_object(block.raw_input) or {},
-                }
+                block.pieces = [block.raw_input]
+                arguments = parse_object(block.raw_input) or {}
+                block.content |= {"id": block.call_id, "name": block.name, "input": arguments}
             case kind:
                 if block.pieces:
                     block.content["input"] = parse_object(block.raw_input) or {}
                 yield ProviderItem(f"{kind}:{block.name}" if kind == "server_tool_use" else kind)
-
-    def stop_all(self) -> Iterator[ModelEvent]:
-        for index in list(self._open):
-            yield from self.stop(index)
-
-    def calls(self, was_cut: bool) -> Iterator[ToolCall]:
-        """All calls in the order in which they began, once all blocks are complete."""
-        for block in self._blocks:
-            if block.kind == "tool_use":
-                raw = block.raw_input
-                # Nothing means no arguments, unless the answer was cut off before they began.
-                arguments = None if was_cut and not raw.strip() else parse_object(raw)
-                yield ToolCall(block.call_id, block.name, arguments, raw)
-
-    def content(self) -> list[JsonObject]:
-        """What the vendor said, to be sent back; without empty text, which it refuses."""
-        return [block.content for block in self._blocks if not block.is_blank()]
 
     def _opened(self, index: Index, kind: str, content: JsonObject) -> _Block:
         block = _Block(kind, content)
@@ -160,10 +170,11 @@ class Blocks:
             block = self._opened(index, kind, {"type": kind})
         return block
 
-    def _more(self, block: _Block, piece: JsonValue) -> Iterator[ModelEvent]:
-        if piece and isinstance(piece, str):
-            block.pieces.append(piece)
-            yield TextDelta(piece) if block.kind == "text" else ReasoningDelta(piece)
+    def _more(self, block: _Block, piece: JsonValue) -> TextDelta | ReasoningDelta | None:
+        if not piece or not isinstance(piece, str):
+            return None
+        block.pieces.append(piece)
+        return TextDelta(piece) if block.kind == "text" else ReasoningDelta(piece)
 
     def _more_input(self, index: Index, piece: JsonValue) -> ToolArguments | None:
         block = self._open.get(index)
