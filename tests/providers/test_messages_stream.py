@@ -217,10 +217,13 @@ def test_a_block_of_any_other_type_is_told_by_its_type_and_goes_back_unchanged(
 
 
 def test_a_compaction_goes_back_whole() -> None:
-    delta = {"type": "compaction_delta", "content": "In short …", "encrypted_content": "AAAA"}
+    deltas = [
+        {"type": "compaction_delta", "content": "In short", "encrypted_content": "AAAA"},
+        {"type": "compaction_delta", "content": " …"},
+    ]
 
     events = read(
-        answer(*block({"type": "compaction", "content": None}, delta), *said("Hi", index=1))
+        answer(*block({"type": "compaction", "content": None}, *deltas), *said("Hi", index=1))
     )
 
     compaction = {"type": "compaction", "content": "In short …", "encrypted_content": "AAAA"}
@@ -261,6 +264,21 @@ def test_a_citation_says_what_it_has(cited: Any, told: list[Citation]) -> None:
     events = read(answer(*block({"type": "text", "text": "x", "citations": None}, delta)))
 
     assert only(Citation, events) == told
+
+
+@pytest.mark.parametrize(
+    "delta",
+    [
+        {"type": "citations_delta", "citation": {"url": "https://a.example"}},
+        {"type": "signature_delta", "signature": 5},
+    ],
+)
+def test_what_does_not_belong_to_a_block_does_not_go_back_with_it(delta: Event) -> None:
+    thinking = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+
+    events = read(answer(*block(thinking, delta), *said("Hi", index=1)))
+
+    assert verbatim(events)[0] == {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
 
 
 @pytest.mark.parametrize(
@@ -349,10 +367,12 @@ def test_blocks_inside_message_start_are_complete_and_told_once() -> None:
         {"type": "text", "text": "Hi"},
         {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
     ]
-    body = wire(start(content=content), start(content=content), ending("tool_use"), STOP)
+    whole = start(content=content)
+    whole["message"]["stop_reason"] = "tool_use"
 
-    events = read(body)
+    events = read(wire(whole, whole, STOP))
 
+    assert events[-1] == Finished("tool_calls", "tool_use")
     assert only(TextDelta, events) == [TextDelta("Hi")]
     assert [call.arguments for call in only(ToolCall, events)] == [{"x": 1}]
 
@@ -458,6 +478,15 @@ def test_a_paused_turn_goes_on_with_the_answer_so_far_and_its_usage_adds_up() ->
         "text", "server_tool_use", "web_search_tool_result", "text",
     ]  # fmt: skip
     assert second[-1] == Finished("stop", "end_turn")
+
+
+def test_a_sequel_that_says_no_reason_is_not_paused() -> None:
+    stream = open_stream()
+    read(answer(*block(SEARCH), stop="pause_turn"), stream)
+
+    events = read(answer(*said("So."), stop=None), stream)
+
+    assert events[-1] == Finished("stop", None)
 
 
 def test_a_sequel_never_ends_in_white_space_for_it_is_refused() -> None:

@@ -67,8 +67,6 @@ class Blocks:
         return any(block.kind == "tool_use" for block in self._blocks)
 
     def start(self, index: Index, content: JsonObject) -> Iterator[ModelEvent]:
-        if index in self._open:
-            yield from self.stop(index)
         kind = value if isinstance(value := content.get("type"), str) else ""
         if not kind:
             return

@@ -327,7 +327,6 @@ class MessagesStream:
     def _prepare_sequel(self) -> None:
         """The same question with the answer so far, which the vendor then goes on with."""
         self._spent, self._counts = self._usage(), None
-        self._begun.clear()
         self._stop = None
         self._sequels += 1
         self.done = False
