@@ -43,6 +43,15 @@ class Cost(Value):
     estimated: bool = Field(description="True when it comes from a price table.")
 
 
+class Price(Value):
+    """What a million tokens cost, by a table: an estimate."""
+
+    input: float
+    output: float
+    cached: float | None = optional("Of input that is read from the vendor's cache.")
+    currency: str = "USD"
+
+
 class Usage(Value):
     """Tokens, counted alike for every vendor."""
 
