@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sidecar.providers.http import Http
     from sidecar.providers.openai import SdkWire
 
-_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "gemini", "demo"))
+_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "anthropic", "gemini", "demo"))
 
 
 def supports(kind: ProviderKind) -> bool:
@@ -60,6 +60,18 @@ def open_provider(
                 max_retries=max_retries,
                 advice=_advice(section),
             )
+        case "anthropic":
+            from sidecar.providers.anthropic import open_anthropic
+
+            return open_anthropic(
+                name,
+                _base_url(name, section),
+                section.headers,
+                http=http,
+                key=key,
+                timeouts=timeouts,
+                max_retries=max_retries,
+            )
         case "gemini":
             from sidecar.providers.gemini import open_gemini
 
@@ -71,12 +83,6 @@ def open_provider(
                 key=key,
                 timeouts=timeouts,
                 max_retries=max_retries,
-            )
-        case "anthropic":
-            raise ProviderError(
-                f"This version cannot talk to {section.kind} yet; an `openai_compatible` "
-                "provider can, where the vendor offers such an address.",
-                provider=name,
             )
         case _:
             assert_never(section.kind)

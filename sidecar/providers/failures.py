@@ -44,6 +44,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "authentication_error": KeyRejected,
     "permission_error": KeyRejected,
     "model_not_found": ModelNotFound,
+    "not_found_error": ModelNotFound,  # Anthropic
+    "request_too_large": ContextTooLong,  # Anthropic
     "context_length_exceeded": ContextTooLong,
     "exceed_context_size_error": ContextTooLong,  # llama.cpp
     "content_filter": ContentFiltered,
@@ -55,6 +57,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "server_error": ProviderFailed,
     "internal_error": ProviderFailed,
     "internal_server_error": ProviderFailed,
+    "api_error": ProviderFailed,  # Anthropic
+    "timeout_error": ProviderFailed,  # Anthropic
     # Google's reasons, which stand before its statuses
     "API_KEY_INVALID": KeyRejected,  # which comes as INVALID_ARGUMENT
     "BILLING_DISABLED": QuotaExhausted,
@@ -72,10 +76,12 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
     for pattern, kind in (
         (r"input token count .*exceeds the maximum", ContextTooLong),  # Google
         (r"prompt is too long|maximum context length|exceeds? the \w* ?context", ContextTooLong),
+        (r"max_tokens\W+exceed context limit", ContextTooLong),  # Anthropic, before 4.5
         (r"not support (tools|tool use|function calling)|support tool use", ModelNoTools),
         (r"function calling is not enabled", ModelNoTools),  # Google, of Gemma
         (r"enable-auto-tool-choice|tools param requires", ModelNoTools),  # vLLM; llama.cpp
         (r"credit balance is too low|insufficient (balance|credits?|funds)", QuotaExhausted),
+        (r"reached your specified API usage limits", QuotaExhausted),  # Anthropic's spend limit
         (r"please enable billing", QuotaExhausted),  # Google, where nothing is free
         (r"API key (not valid|expired)", KeyRejected),  # Google, through proxies
     )

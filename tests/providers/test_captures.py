@@ -25,6 +25,7 @@ from sidecar.providers.base import (
 from sidecar.providers.dialects.base import Dialect
 from sidecar.providers.dialects.chat_completions import ChatCompletions
 from sidecar.providers.dialects.generate_content import GenerateContent
+from sidecar.providers.dialects.messages import Messages
 from sidecar.providers.dialects.responses import Responses
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
@@ -39,12 +40,14 @@ Row = dict[str, Any]
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "openai-chat": lambda: ChatCompletions("acme", "max_tokens"),
     "openai-responses": lambda: Responses("acme"),
+    "anthropic-messages": lambda: Messages("acme"),
     "gemini-generate": lambda: GenerateContent("acme"),
 }
 # The kinds of provider that speak a format, with what else their settings must say.
 KINDS: dict[str, tuple[dict[str, Any], ...]] = {
     "openai-chat": ({"kind": "openai", "api": "chat"}, {"kind": "openai_compatible"}),
     "openai-responses": ({"kind": "openai", "api": "responses"},),
+    "anthropic-messages": ({"kind": "anthropic"},),
     "gemini-generate": ({"kind": "gemini"},),
 }
 
