@@ -194,6 +194,14 @@ def test_a_recorded_stream_means_the_same_however_it_is_cut(row: Row) -> None:
         check(purely(row, (body[a:b] for a, b in pairwise(cuts))), row)
 
 
+def test_every_recorded_format_is_read() -> None:
+    if not (CAPTURES / "index.json").exists():
+        pytest.skip("the recorded streams are not part of the repository and are not beside it")
+    rows = json.loads((CAPTURES / "index.json").read_text())
+
+    assert {row["api"] for row in rows} == set(DIALECTS)
+
+
 @pytest.mark.parametrize("row", recorded(of_status_200=True))
 async def test_a_recorded_stream_means_the_same_through_every_kind_of_provider(
     row: Row, upstream: FakeOpenAI, open_it: Open

@@ -65,7 +65,7 @@ class FakeOpenAI:
     @property
     def url(self) -> str:
         """The base_url to configure; it ends in /v1."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
@@ -86,7 +86,7 @@ class FakeOpenAI:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self._port: int = self._runner.addresses[0][1]
+        self.port: int = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(
