@@ -28,8 +28,11 @@ _MODULES = (  # all that the first request would import, so that none of it happ
     "openai._vendor.httpx_aiohttp.transport",
     "openai.lib._chat_completion_resources",
     "openai.lib._client_auth",
-    "openai.resources.chat.completions",
+    "openai.lib._response_resources",
+    "openai.resources.chat.chat",
+    "openai.resources.chat.completions.completions",
     "openai.resources.models",
+    "openai.resources.responses.responses",
     "httpcore2",
 )
 
@@ -53,11 +56,18 @@ class SdkWire:
     async def post(
         self, session: aiohttp.ClientSession, key: str | None, path: str, body: JsonObject
     ) -> AsyncGenerator[Reply, None]:
-        client = self._client_for(session, key)
-        create = client.chat.completions.with_streaming_response.create
-        # `extra_body` goes out as it is; typed messages are walked by the SDK, 0.15 ms for each.
-        async with _replied(create(model="", messages=[], stream=True, extra_body=body)) as reply:
+        async with _replied(self._asked(self._client_for(session, key), path, body)) as reply:
             yield reply
+
+    def _asked(
+        self, client: "AsyncOpenAI", path: str, body: JsonObject
+    ) -> AbstractAsyncContextManager["AsyncAPIResponse[Any]"]:
+        # `extra_body` goes out as it is; typed messages are walked by the SDK, 0.15 ms for each.
+        if path == "/responses":
+            respond = client.responses.with_streaming_response.create
+            return respond(model="", input="", stream=True, extra_body=body)
+        complete = client.chat.completions.with_streaming_response.create
+        return complete(model="", messages=[], stream=True, extra_body=body)
 
     @asynccontextmanager
     async def get(
