@@ -18,6 +18,7 @@ from sidecar.chat.approvals import Approvals
 from sidecar.chat.runs import Defaults, Runs
 from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
 from sidecar.credentials import Credentials, Keyring, Vendor
+from sidecar.door_key import DoorKey
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
@@ -32,6 +33,7 @@ from sidecar.server.auth import Gate
 from sidecar.server.events import Events
 from sidecar.server.handlers import Handlers, Services
 from sidecar.server.http import Server, bind, tls_context
+from sidecar.server.openai_door import Door
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
@@ -172,6 +174,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     is_chosen = world.settings.sources["server.port"] != "default"
     bound = bind(config.server.host, config.server.port, may_move=not is_chosen)
     sessions = Sessions(monotonic, world.redact)
+    door_key = DoorKey(world.keyring, world.redact)
     gate = Gate(
         scheme="https" if context else "http",
         host=config.server.host,
@@ -180,6 +183,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         sessions=sessions,
         allowed_hosts=config.server.allowed_hosts,
         allowed_origins=config.server.allowed_origins,
+        opens_door=door_key.is_right,
         now=monotonic,
     )
     async with asyncio.TaskGroup() as group:
@@ -208,11 +212,14 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             stop=lifetime.stop,
             greeted=asyncio.Event(),
         )
+        door = Door(runs, providers.known_models, config.chat.model)
         server = Server(
             bound,
             context,
             gate,
             sessions,
+            door_key,
+            door.routes(),
             Handlers(services),
             events,
             approvals,

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from sidecar.client import Client
     from sidecar.config import Loaded
     from sidecar.credentials import Credentials, KeyStatus
+    from sidecar.door_key import ShownKey
     from sidecar.instance import Instance
     from sidecar.lifetime import Lifetime
     from sidecar.paths import Folders
@@ -56,7 +57,7 @@ EXIT_CODES: dict[type[SidecarError], int] = {
 }
 
 
-COMMANDS = ("serve", "chat", "keys", "config", "mcp", "doctor", "schema")
+COMMANDS = ("serve", "chat", "keys", "config", "mcp", "door", "doctor", "schema")
 BROWSER_S = 5.0  # a browser of the desktop is there by then; one in the terminal stays
 DEMO_SERVER = "demo-server"  # the demo's MCP server, which we start ourselves
 
@@ -226,6 +227,13 @@ def _parser() -> argparse.ArgumentParser:
     logs = mcp.add_parser("logs", parents=[settings, demo], help="a server's last lines of stderr")
     logs.add_argument("server")
     logs.set_defaults(run=_mcp_logs)
+
+    door = commands.add_parser("door", help="for apps that speak OpenAI's HTTP API")
+    door_key = door.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+        "key", parents=[settings], help="show the key that such an app needs"
+    )
+    door_key.add_argument("--renew", action="store_true", help="make another; the old one ends")
+    door_key.set_defaults(run=_door_key)
 
     doctor = commands.add_parser(
         "doctor", parents=[settings, demo], help="what works and what does not"
@@ -702,6 +710,40 @@ async def _with_client(
     found = _own_sidecar(arguments, *answers) if running is None else _client_of(running, *answers)
     async with found as client:
         return await run(client)
+
+
+# ---- door -----------------------------------------------------------------------------------
+
+
+def _door_key(arguments: argparse.Namespace) -> int:
+    running = _running(arguments)
+    key = asyncio.run(_shown_key(arguments, running))
+    print(key.value)
+    if running is not None:
+        print(f"base URL: {running.http}/v1", file=sys.stderr)
+    if not key.is_kept:
+        print("No keyring keeps it: it ends with that sidecar.", file=sys.stderr)
+    return 0
+
+
+async def _shown_key(arguments: argparse.Namespace, running: "Instance | None") -> "ShownKey":
+    """Raises KeyringUnavailable when there is nobody to hold a key, ClientError from another."""
+    if running is not None:
+        from sidecar.client import ask_for_door_key
+
+        return await ask_for_door_key(running.http, running.token, renew=arguments.renew)
+    from sidecar.credentials import Keyring, service_name
+    from sidecar.door_key import DoorKey
+    from sidecar.redaction import redact_value
+
+    door_key = DoorKey(Keyring(service_name(_folders(arguments).profile)), redact_value)
+    key = await (door_key.renew() if arguments.renew else door_key.show())
+    if not key.is_kept:
+        raise KeyringUnavailable(
+            "There is no keyring to keep a door key in, and no sidecar is running to hold one: "
+            "start `sidecar`, or see what `sidecar doctor` says of the keyring."
+        )
+    return key
 
 
 # ---- the rest -------------------------------------------------------------------------------

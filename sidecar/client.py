@@ -23,6 +23,7 @@ import aiohttp
 from pydantic import BaseModel, JsonValue, ValidationError
 from yarl import URL
 
+from sidecar.door_key import ShownKey
 from sidecar.messages import ErrorInfo, JsonObject
 from sidecar.protocol import (
     CLOSE_SHUTDOWN,
@@ -55,6 +56,7 @@ from sidecar.protocol import (
 
 CONNECT_S = 10.0  # a loopback answers in milliseconds; a machine that just woke may need seconds
 CLOSE_S = 2.0
+DOOR_KEY_S = 150.0  # somebody may have to type the keyring's password, to read and to write
 HEARTBEAT_S = 30.0  # finds a server that is stopped but not gone
 EVENTS_KEPT = 1000  # of those that nobody has read; the oldest go first
 
@@ -148,6 +150,28 @@ async def connect(
             client._end(ConnectionLost("The connection to the sidecar is closed."))
             await socket.close()  # and with it the reader ends
             await reader
+
+
+async def ask_for_door_key(address: str, token: str, *, renew: bool) -> ShownKey:
+    """The door key of the sidecar at this HTTP address. Raises ServerError and CannotConnect."""
+    limits = aiohttp.ClientTimeout(total=DOOR_KEY_S, connect=CONNECT_S)
+    bearer = {"Authorization": f"Bearer {token}"}
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=limits, headers=bearer) as session,
+            session.post(f"{address}/api/door-key", json={"renew": renew}) as response,
+        ):
+            answer = await response.json()
+    except TimeoutError as error:
+        raise CannotConnect(f"{address} did not answer in time.") from error
+    except (aiohttp.ClientError, OSError, ValueError) as error:
+        raise CannotConnect(f"Nothing that is understood answers at {address}: {error}.") from error
+    match answer:
+        case {"key": str(key), "kept": bool(is_kept)}:
+            return ShownKey(key, is_kept)
+        case {"error": str(sentence), "error_info": info}:
+            raise ServerError(sentence, _read_as(ErrorInfo, info))
+    raise NotUnderstood("The sidecar's answer has no key: it may be of another version.")
 
 
 async def _open(

@@ -173,11 +173,14 @@ class ProviderConfig(Section):
     base_url: Url | None = None
     api_key: str | None = Field(default=None, repr=False)
     headers: Headers = Field(default_factory=dict, repr=False)
+    api: Literal["responses", "chat"] | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> "ProviderConfig":
         if self.kind == "openai_compatible" and self.base_url is None:
             raise ValueError("kind openai_compatible needs a base_url")
+        if self.api is not None and self.kind != "openai":
+            raise ValueError("api is for kind openai only; every other kind has one API")
         return self
 
 

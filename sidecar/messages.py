@@ -44,6 +44,15 @@ class Cost(Value):
     estimated: bool = Field(description="True when it comes from a price table.")
 
 
+class Price(Value):
+    """What a million tokens cost, by a table: an estimate."""
+
+    input: float
+    output: float
+    cached: float | None = optional("Of input that is read from the vendor's cache.")
+    currency: str = "USD"
+
+
 class Usage(Value):
     """Tokens, counted alike for every vendor."""
 
@@ -59,7 +68,15 @@ class Usage(Value):
             output=self.output + other.output,
             cached=self.cached + other.cached,
             reasoning=self.reasoning + other.reasoning,
+            cost=_sum(self.cost, other.cost),
         )
+
+
+def _sum(one: Cost | None, other: Cost | None) -> Cost | None:
+    """What both cost together; an unknown cost counts as none."""
+    if one is None or other is None:
+        return one or other
+    return Cost(amount=one.amount + other.amount, estimated=one.estimated or other.estimated)
 
 
 class ErrorInfo(Value):

@@ -18,6 +18,7 @@ from sidecar.messages import (
     Hints,
     JsonObject,
     Message,
+    Price,
     TextPart,
     ToolContent,
     ToolStatus,
@@ -325,6 +326,7 @@ class ModelItem(Result):
     vision: bool | None
     tools: bool | None
     reasoning: bool | None
+    price: Price | None = optional("Where a table has it.")
 
 
 class ProviderFault(Result):

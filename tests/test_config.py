@@ -407,6 +407,10 @@ def test_a_leading_tilde_is_the_home_folder(
          "server has either a command or a url."),
         ("providers:\n  x: {kind: openai_compatible}", "line 2: providers.x: kind "
          "openai_compatible needs a base_url."),
+        ("providers:\n  x: {kind: openai_compatible, base_url: 'http://a', api: chat}", "line 2: "
+         "providers.x: api is for kind openai only; every other kind has one API."),
+        ("providers: {openai: {api: completions}}", "line 1: providers.openai.api must be "
+         "responses or chat."),
         ("providers: {ollama: {base_url: localhost:11434/v1}}", "line 1: providers.ollama.base_url:"
          " an address is written in full, as in https://example.com/v1."),
         ("providers: {groq: {base_url: 'http://api..groq.com/v1'}}", "line 1: "

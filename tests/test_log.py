@@ -212,6 +212,7 @@ SECRETS = {
     "openai": "sk-Ab3dEf6hIj9kLm2nOp5qRs8t",
     "openai project": "sk-proj-Ab3d_f6hIj9kLm2nOp5q-Rs8tUv1wXy4z",
     "openai, as its errors quote it": "sk-proj-********************Xy4z",
+    "our door": "sk-sidecar-Ab3dEf6hIj9kLm2nOp5qRs8tUv1wXy4zAb3dEf6hIj9",
     "anthropic": "sk-ant-api03-Ab3dEf6hIj9kLm2nOp5qRs8t-AA",
     "openrouter": "sk-or-v1-0123456789abcdef0123456789abcdef",
     "google": "AIzaSyA1b2C3d4E5f6G7h8I9j0KlMnOpQrStUvW",

@@ -7,8 +7,9 @@ was shown is appended to its conversation before that.
 
 import asyncio
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Protocol
 from uuid import uuid4
 
@@ -36,6 +37,7 @@ from sidecar.messages import (
     Message,
     Part,
     TextPart,
+    Tool,
     Usage,
     now,
 )
@@ -89,7 +91,13 @@ class Run:
     """One turn and its log. Only Runs makes and ends one."""
 
     def __init__(
-        self, conversation_id: str, chat: ChatPayload, model: str, *, ends_alone: bool
+        self,
+        conversation_id: str,
+        chat: ChatPayload,
+        model: str,
+        *,
+        ends_alone: bool,
+        is_kept: bool = True,
     ) -> None:
         self.run_id = uuid4().hex
         self.conversation_id = conversation_id
@@ -101,6 +109,7 @@ class Run:
         self.ended = asyncio.Event()
         self.turn: Turn | None = None
         self.answer: Message | None = None  # once it has ended
+        self.is_kept = is_kept  # in its conversation, and here for those who resume it
         self._ends_alone = ends_alone  # when its last follower leaves
         self._driver: asyncio.Task[None] | None = None
         self._is_cancelled = False
@@ -189,10 +198,7 @@ class Runs:
         digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
         if known := self._known(chat.retry_key, digest):
             return known
-        if self._closing:
-            raise Overloaded("The sidecar is shutting down.")
-        if sum(not run.ended.is_set() for run in self._runs.values()) >= RUNS:
-            raise Overloaded(f"{RUNS} runs are going on already; wait for one to end.")
+        self._check_room()
         model = chat.model or self._defaults.model
         provider, model_id = self._models.open(model)
         conversation_id = await self._place(chat, chat.conversation_id or conversation_id)
@@ -205,8 +211,31 @@ class Runs:
         ends_alone = queue or chat.on_disconnect == "cancel"
         run = Run(conversation_id, chat, model, ends_alone=ends_alone)
         self._register(run, digest, parts)
-        driving = self._drive(run, parts, provider, model_id)
-        self._group.create_task(driving, name=f"run {run.run_id}")
+        self._launch(run, partial(self._begin, run, parts, provider, model_id))
+        return run
+
+    async def answer(
+        self, history: Sequence[Message], chat: ChatPayload, handed_out: Sequence[Tool] = ()
+    ) -> Run:
+        """Begin a turn on a conversation that the caller brings along, as in a ModelRequest.
+
+        Of `chat`, what says how to answer counts; with `store` it becomes a new conversation,
+        otherwise nothing is left of it once it has ended. It ends with its last follower.
+        `handed_out` is as in a Plan. Raises as `start` does.
+        """
+        self._check_room()
+        model = chat.model or self._defaults.model
+        provider, model_id = self._models.open(model)
+        conversation_id = await self._keep(history) if chat.store else uuid4().hex
+        run = Run(conversation_id, chat, model, ends_alone=True, is_kept=chat.store)
+        asked = [message for message in history if message.role == "user"]
+        run.user_message_id = asked[-1].message_id if asked else history[-1].message_id
+        self._register(run, b"", asked[-1].parts if asked else ())
+
+        async def begin() -> Turn:
+            return self._lay_out(run, history, provider, model_id, handed_out)
+
+        self._launch(run, begin)
         return run
 
     def get(self, run_id: str) -> Run:
@@ -233,6 +262,21 @@ class Runs:
         running = [run for run in self._runs.values() if run.cancel()]
         for run in running:
             await run.ended.wait()
+
+    def _check_room(self) -> None:
+        if self._closing:
+            raise Overloaded("The sidecar is shutting down.")
+        if sum(not run.ended.is_set() for run in self._runs.values()) >= RUNS:
+            raise Overloaded(f"{RUNS} runs are going on already; wait for one to end.")
+
+    async def _keep(self, history: Sequence[Message]) -> str:
+        conversation_id = await self._conversations.create()
+        for message in history:
+            await self._conversations.append(conversation_id, message)
+        return conversation_id
+
+    def _launch(self, run: Run, begin: Callable[[], Awaitable[Turn]]) -> None:
+        self._group.create_task(self._drive(run, begin), name=f"run {run.run_id}")
 
     async def _parts(self, chat: ChatPayload) -> tuple[Part, ...]:
         """What the person says, as it is stored."""
@@ -309,9 +353,7 @@ class Runs:
             raise DuplicateRequest("This retry_key was used for another message; make a new one.")
         return known[1]
 
-    async def _drive(
-        self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
-    ) -> None:
+    async def _drive(self, run: Run, begin: Callable[[], Awaitable[Turn]]) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
         reason: FinishReason = "cancelled"
         failure: Failed | None = None
@@ -321,7 +363,7 @@ class Runs:
                 queue = self._queues[run.conversation_id]
                 while (first := queue[0]) is not run:
                     await first.ended.wait()
-                turn = await self._begin(run, parts, provider, model_id)
+                turn = await begin()
                 reason = await turn.run(run.log.append)
             except asyncio.CancelledError:
                 log.info("run_cancelled")  # this task is what was to be cancelled
@@ -339,20 +381,32 @@ class Runs:
         self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
     ) -> Turn:
         """Store the user's message and lay out the turn."""
-        store, chat, defaults = self._conversations, run.chat, self._defaults
+        store = self._conversations
         question = Message(
             message_id=run.user_message_id,
-            parent_id=await self._parent_id(chat, run.conversation_id),
+            parent_id=await self._parent_id(run.chat, run.conversation_id),
             role="user",
             parts=parts,
             created_at=now(),
         )
         await store.append(run.conversation_id, question)
+        history = await store.path(run.conversation_id, question.message_id)
+        return self._lay_out(run, history, provider, model_id)
+
+    def _lay_out(
+        self,
+        run: Run,
+        history: Sequence[Message],
+        provider: Provider,
+        model_id: str,
+        handed_out: Sequence[Tool] = (),
+    ) -> Turn:
+        chat, defaults = run.chat, self._defaults
         system_prompt = chat.system_prompt
         plan = Plan(
             provider=provider,
             model=model_id,
-            history=await store.path(run.conversation_id, question.message_id),
+            history=history,
             system_prompt=defaults.system_prompt if system_prompt is None else system_prompt,
             params=_params(chat.params, defaults.params),
             asking=Asking(
@@ -363,8 +417,9 @@ class Runs:
             ),
             servers=None if chat.tools.servers is None else frozenset(chat.tools.servers),
             max_steps=defaults.max_steps,
+            handed_out=handed_out,
         )
-        draft = Draft(run.message_id, question.message_id, run.model)
+        draft = Draft(run.message_id, history[-1].message_id, run.model)
         run.turn = Turn(plan, draft, self._tools, self._approvals, self._attachments)
         return run.turn
 
@@ -374,7 +429,8 @@ class Runs:
         if run.turn is not None:
             usage = run.turn.draft.usage
             run.answer = _answer(run.turn.draft, reason, failure)
-            await self._conversations.append(run.conversation_id, run.answer)
+            if run.is_kept:
+                await self._conversations.append(run.conversation_id, run.answer)
         queue = self._queues[run.conversation_id]
         queue.remove(run)
         if not queue:
@@ -389,7 +445,10 @@ class Runs:
         )
         run.log.append(failure or result)
         self._publish(RunsEnded(data=run.info))
-        self._later(KEPT_AFTER_END_S, self._forget, run)
+        if run.is_kept:
+            self._later(KEPT_AFTER_END_S, self._forget, run)
+        else:
+            del self._runs[run.run_id]
 
     def _forget(self, run: Run) -> None:
         """A retry_key may still lead to it; then its answer is all that is left."""

@@ -83,7 +83,11 @@ TOOLS_WAIT_S = 20.0  # a server that was just launched is worth waiting for, a s
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a turn is about. `history` ends with the user's message."""
+    """What a turn is about. `history` is as a ModelRequest's.
+
+    With `handed_out`, the tools of whoever asks are offered in place of ours: the first step ends
+    the turn, and its calls stay open for them to answer.
+    """
 
     provider: Provider
     model: str
@@ -93,6 +97,7 @@ class Plan:
     asking: Asking
     servers: frozenset[str] | None
     max_steps: int
+    handed_out: Sequence[Tool] = ()
 
 
 class Turn:
@@ -123,14 +128,15 @@ class Turn:
         try:
             for _ in range(self._plan.max_steps):
                 calls = await self._ask_model(emit)
-                if not calls:
+                if not calls or self._plan.handed_out:
                     return self._reason
                 async with asyncio.TaskGroup() as group:  # siblings live and die together
                     for part, call in calls:
                         group.create_task(self._answer(part, call, emit))
             return "step_limit"
         finally:
-            self._close_unanswered(emit)  # vendors reject a call without its result
+            if not self._plan.handed_out:
+                self._close_unanswered(emit)  # vendors reject a call without its result
 
     def cancel_call(self, tool_call_id: str) -> bool:
         """Stop one call that was shown; the model reads that it was and the turn goes on."""
@@ -144,6 +150,9 @@ class Turn:
     async def _take_tools(self, emit: Emit) -> None:
         """The list is frozen here, for the length of the turn."""
         asking = self._plan.asking
+        if self._plan.handed_out:
+            self._tools = {tool.name: tool for tool in self._plan.handed_out}
+            return
         if asking.mode == "off":
             return
         starting = self._source.starting()

@@ -13,10 +13,11 @@ from sidecar.providers.base import Provider
 
 if TYPE_CHECKING:
     from sidecar.providers.compatible import DirectWire
+    from sidecar.providers.dialects.base import Dialect
     from sidecar.providers.http import Http
     from sidecar.providers.openai import SdkWire
 
-_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "demo"))
+_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "anthropic", "gemini", "demo"))
 
 
 def supports(kind: ProviderKind) -> bool:
@@ -43,7 +44,6 @@ def open_provider(
 
             return DemoProvider()
         case "openai" | "openai_compatible":
-            from sidecar.providers.dialects.chat_completions import ChatCompletions
             from sidecar.providers.endpoint import Endpoint
 
             is_openai = section.kind == "openai"
@@ -52,21 +52,58 @@ def open_provider(
             return Endpoint(
                 name,
                 base_url,
-                ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens"),
+                _openai_dialect(name, section),
                 _wire(section.kind)(http, base_url, section.headers, timeouts.connect_s),
                 key=key,
                 key_variable="OPENAI_API_KEY" if is_openai and not has_login else None,
                 timeouts=timeouts,
                 max_retries=max_retries,
+                advice=_advice(section),
             )
-        case "anthropic" | "gemini":
-            raise ProviderError(
-                f"This version cannot talk to {section.kind} yet; an `openai_compatible` "
-                "provider can, where the vendor offers such an address.",
-                provider=name,
+        case "anthropic":
+            from sidecar.providers.anthropic import open_anthropic
+
+            return open_anthropic(
+                name,
+                _base_url(name, section),
+                section.headers,
+                http=http,
+                key=key,
+                timeouts=timeouts,
+                max_retries=max_retries,
+            )
+        case "gemini":
+            from sidecar.providers.gemini import open_gemini
+
+            return open_gemini(
+                name,
+                _base_url(name, section),
+                section.headers,
+                http=http,
+                key=key,
+                timeouts=timeouts,
+                max_retries=max_retries,
             )
         case _:
             assert_never(section.kind)
+
+
+def _openai_dialect(name: str, section: ProviderConfig) -> "Dialect":
+    if section.kind == "openai" and section.api != "chat":
+        from sidecar.providers.dialects.responses import Responses
+
+        return Responses(name)
+    from sidecar.providers.dialects.chat_completions import ChatCompletions
+
+    is_openai = section.kind == "openai"
+    return ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens")
+
+
+def _advice(section: ProviderConfig) -> str:
+    is_elsewhere = section.base_url not in (None, DEFAULT_BASE_URLS["openai"])
+    if section.kind != "openai" or section.api == "chat" or not is_elsewhere:
+        return ""
+    return " (A server that knows only OpenAI's older API needs `api: chat`.)"
 
 
 def _wire(kind: Literal["openai", "openai_compatible"]) -> "type[SdkWire | DirectWire]":

@@ -11,7 +11,7 @@ from typing import Literal, Protocol, TypeAlias
 from pydantic import JsonValue
 
 from sidecar.errors import SidecarError
-from sidecar.messages import Attachment, JsonObject, Message, Tool, Usage
+from sidecar.messages import Attachment, JsonObject, Message, Price, Tool, Usage
 
 StopReason = Literal["stop", "length", "tool_calls", "content_filter", "refusal"]
 
@@ -172,6 +172,7 @@ class ModelInfo:
     vision: bool | None = None
     tools: bool | None = None
     reasoning: bool | None = None
+    price: Price | None = None
 
 
 class Provider(Protocol):

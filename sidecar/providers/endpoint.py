@@ -16,8 +16,10 @@ import structlog
 from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest
+from sidecar.providers import discovery
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, UsageReport
 from sidecar.providers.dialects.base import AnswerStream, Dialect
+from sidecar.providers.discovery import Found
 from sidecar.providers.failures import Vendor, said
 from sidecar.providers.files import Fitting, shows_image
 from sidecar.providers.http import (
@@ -29,6 +31,7 @@ from sidecar.providers.http import (
     read_refusal,
     retrying,
 )
+from sidecar.providers.prices import Prices
 from sidecar.providers.sse import SseDecoder
 
 log = structlog.get_logger()
@@ -73,9 +76,15 @@ class Endpoint:
         key_variable: str | None,
         timeouts: TimeoutsConfig,
         max_retries: int,
+        advice: str = "",
+        local: Callable[[], Awaitable[Sequence[Found]]] = discovery.find,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`key_variable` is where the vendor's key usually is; None: it works without a key."""
+        """`key_variable` is where the vendor's key usually is; None: it works without a key.
+
+        `advice` is a sentence for errors that say there is nothing at the address.
+        `local` finds what a person without a key can use instead.
+        """
         self._name = name
         self._base_url = base_url
         self._dialect = dialect
@@ -84,7 +93,10 @@ class Endpoint:
         self._key_variable = key_variable
         self._timeouts = timeouts
         self._max_retries = max_retries
+        self._advice = advice
+        self.local = local
         self._sleep = sleep
+        self._prices = Prices(base_url)
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
         self._fitting = Fitting(dialect.takes)
         self._listed_blind: frozenset[str] = frozenset()  # models
@@ -119,7 +131,7 @@ class Endpoint:
         except ValueError as error:
             raise vendor.bad_response("answered with something else than its models.") from error
         self._listed_blind = frozenset(info.model for info in models if info.vision is False)
-        return models
+        return await self._prices.fill_in(models)
 
     async def close(self) -> None:
         """Connections belong to Http."""
@@ -139,8 +151,7 @@ class Endpoint:
         stream = self._dialect.stream(vendor, encoded.body)
         while body is not None:
             for name in refused:
-                if name in body:
-                    body = self._dialect.without(body, name)
+                body = self._dialect.without(body, name)
             session = await self._wire.prepare()
             async with AsyncExitStack() as stack:
                 clocks = Clocks(vendor, self._timeouts, end)
@@ -152,7 +163,7 @@ class Endpoint:
                     for notice in notices:  # not before: an attempt that says something is the last
                         yield notice
                     notices = ()
-                    async with aclosing(self._read(reply, stream)) as events:
+                    async with aclosing(self._read(reply, stream, request.model)) as events:
                         async for event in events:
                             yield event
                     body = stream.sequel
@@ -176,7 +187,9 @@ class Endpoint:
                 parameter=parameter,
             )
 
-    async def _read(self, reply: Reply, stream: AnswerStream) -> AsyncGenerator[ModelEvent, None]:
+    async def _read(
+        self, reply: Reply, stream: AnswerStream, model: str
+    ) -> AsyncGenerator[ModelEvent, None]:
         """The events of one body."""
         decoder = SseDecoder(self._name)
         is_whole = False
@@ -197,8 +210,14 @@ class Endpoint:
             for event in stream.feed(sent):
                 yield event
         for event in stream.end():
-            yield event
+            yield await self._priced(event, model) if isinstance(event, UsageReport) else event
         await _read_rest(reply)
+
+    async def _priced(self, report: UsageReport, model: str) -> UsageReport:
+        if report.usage.cost is not None:  # the vendor's own word
+            return report
+        cost = await self._prices.cost(model, report.usage)
+        return UsageReport(report.usage.model_copy(update={"cost": cost}))
 
     def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
         return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
@@ -208,7 +227,8 @@ class Endpoint:
         if key is None and self._key_variable is not None:
             raise KeyMissing(
                 f"There is no API key for {self._name}. Set one with `sidecar keys set "
-                f"{self._name}`, or in {self._key_variable}; `--demo` works without a key.",
+                f"{self._name}`, or in {self._key_variable}; {await self._instead()}"
+                "`--demo` works without a key.",
                 provider=self._name,
             )
         if key is not None and not (key.isascii() and key.isprintable()):
@@ -217,7 +237,15 @@ class Endpoint:
                 f"`sidecar keys set {self._name}`.",
                 provider=self._name,
             )
-        return Vendor(self._name, self._base_url, key)
+        return Vendor(self._name, self._base_url, key, advice=self._advice)
+
+    async def _instead(self) -> str:
+        """What a person without a key can do on this machine; empty when there is nothing."""
+        found = await self.local()
+        return "".join(
+            f"{server.name} answers at {server.base_url} and has {server.models[0]}; "
+            for server in found
+        )
 
 
 async def _opened(

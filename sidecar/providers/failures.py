@@ -30,6 +30,7 @@ from sidecar.errors import (
     QuotaExhausted,
     RateLimited,
 )
+from sidecar.messages import JsonObject
 
 MAX_WORDS = 600  # characters of a vendor's message: some servers answer with a whole stack trace
 
@@ -44,6 +45,8 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "authentication_error": KeyRejected,
     "permission_error": KeyRejected,
     "model_not_found": ModelNotFound,
+    "not_found_error": ModelNotFound,  # Anthropic
+    "request_too_large": ContextTooLong,  # Anthropic
     "context_length_exceeded": ContextTooLong,
     "exceed_context_size_error": ContextTooLong,  # llama.cpp
     "content_filter": ContentFiltered,
@@ -55,15 +58,33 @@ _BY_CODE: dict[str, type[ProviderError]] = {
     "server_error": ProviderFailed,
     "internal_error": ProviderFailed,
     "internal_server_error": ProviderFailed,
+    "api_error": ProviderFailed,  # Anthropic
+    "timeout_error": ProviderFailed,  # Anthropic
+    # Google's reasons, which stand before its statuses
+    "API_KEY_INVALID": KeyRejected,  # which comes as INVALID_ARGUMENT
+    "BILLING_DISABLED": QuotaExhausted,
+    "UNAUTHENTICATED": KeyRejected,
+    "PERMISSION_DENIED": KeyRejected,
+    "RESOURCE_EXHAUSTED": RateLimited,
+    "NOT_FOUND": ModelNotFound,
+    "UNAVAILABLE": ProviderOverloaded,
+    "INTERNAL": ProviderFailed,
+    "DEADLINE_EXCEEDED": ProviderFailed,
 }
 # Where vendors give no code of their own, only a sentence.
 _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), kind)
     for pattern, kind in (
+        (r"input token count .*exceeds the maximum", ContextTooLong),  # Google
         (r"prompt is too long|maximum context length|exceeds? the \w* ?context", ContextTooLong),
+        (r"max_tokens\W+exceed context limit", ContextTooLong),  # Anthropic, before 4.5
         (r"not support (tools|tool use|function calling)|support tool use", ModelNoTools),
+        (r"function calling is not enabled", ModelNoTools),  # Google, of Gemma
         (r"enable-auto-tool-choice|tools param requires", ModelNoTools),  # vLLM; llama.cpp
         (r"credit balance is too low|insufficient (balance|credits?|funds)", QuotaExhausted),
+        (r"reached your specified API usage limits", QuotaExhausted),  # Anthropic's spend limit
+        (r"please enable billing", QuotaExhausted),  # Google, where nothing is free
+        (r"API key (not valid|expired)", KeyRejected),  # Google, through proxies
     )
 )
 # Before every code: llama.cpp calls it a fault of the server, others a model that is not found.
@@ -89,6 +110,9 @@ _BY_STATUS: dict[int, type[ProviderError]] = {
     503: ProviderOverloaded,
     529: ProviderOverloaded,
 }
+_USED_UP = re.compile(  # Google's quotas of a day, or of nothing at all: no wait brings them back
+    r"PerDay|per_day|limit: 0(?![.\d])|\"quotaValue\": \"?0\b"
+)
 _CODE = re.compile(r'"(?:code|type|status)"\s*:\s*"(\w+)"')
 _KEYLIKE = re.compile(
     r"\b(?:(?:sk|pk|rk|xai|nvapi)-|gsk_|hf_|AIza)[-\w*.…]{8,}"  # as vendors shape them
@@ -104,16 +128,22 @@ class _Report:
     words: str
     codes: tuple[str, ...]
     structured: bool
+    is_used_up: bool = False
+    retry_after_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Vendor:
-    """Who was asked, for the texts of errors; `key` is there to be kept out of them."""
+    """Who was asked, for the texts of errors; `key` is there to be kept out of them.
+
+    `advice` is what may help where there is nothing at an address.
+    """
 
     name: str
     base_url: str
     key: str | None = field(default=None, repr=False)
     model: str | None = None
+    advice: str = ""
 
     def refused(self, status: int, headers: Mapping[str, str], body: bytes) -> ProviderError:
         """The error for an HTTP answer that is no success."""
@@ -153,6 +183,8 @@ class Vendor:
         self, report: _Report, status: int | None, retry_after: float | None
     ) -> ProviderError:
         kind = _kind(report, status)
+        if retry_after is None:
+            retry_after = report.retry_after_s
         if kind is ModelNotFound and (self.model is None or not report.structured):
             kind = ProviderError  # nothing at this path: the address is wrong, not the model
         return kind(
@@ -182,7 +214,8 @@ class Vendor:
         if kind is ProviderOverloaded:
             return f"{name} is overloaded; try again in a moment{said}"
         if kind is ModelNotFound:
-            return f"{name} has no model {model}{said}"
+            is_about_models = "model" in report.words.lower()
+            return f"{name} has no model {model}{said}{'' if is_about_models else self.advice}"
         if kind is ModelNoTools:
             return f"{model} at {name} cannot call tools; choose another or switch them off{said}"
         if kind is ModelNoVision:
@@ -196,7 +229,8 @@ class Vendor:
         if kind is ProviderFailed:
             return f"{name} failed{http}{said}"
         if status == 404:
-            return f"There is no such API at {self.base_url}; is `base_url` complete?{http}{said}"
+            where = f"{self.base_url}; is `base_url` complete?{self.advice}"
+            return f"There is no such API at {where}{http}{said}"
         return f"{name} refused the request{http}{said}"
 
     def _without_key(self, text: str) -> str:
@@ -239,6 +273,8 @@ def _until(date: str) -> float | None:
 def _kind(report: _Report, status: int | None) -> type[ProviderError]:
     if _NO_VISION.search(report.words):
         return ModelNoVision
+    if report.is_used_up:
+        return QuotaExhausted
     for code in report.codes:
         if code in _BY_CODE:
             return _BY_CODE[code]
@@ -273,11 +309,32 @@ def _read(value: JsonValue) -> _Report:
     message = error.get("message")
     raw = metadata.get("raw") if isinstance(metadata := error.get("metadata"), dict) else None
     words = [text for text in (message, raw) if isinstance(text, str)]  # raw: OpenRouter's upstream
+    details = _details(error)
+    quotas = " ".join(json.dumps(detail) for detail in details if "violations" in detail)
     return _Report(
         " — ".join(words) or json.dumps(error.get("detail") or error),
-        tuple(str(code) for code in codes if isinstance(code, str | int) and code),
+        tuple(
+            str(code)
+            for code in (*(detail.get("reason") for detail in details), *codes)
+            if isinstance(code, str | int) and code
+        ),
         structured=bool(words),
+        is_used_up=error.get("status") == "RESOURCE_EXHAUSTED"
+        and _USED_UP.search(f"{quotas} {words}") is not None,
+        retry_after_s=next(filter(None, map(_delay_s, details)), None),
     )
+
+
+def _details(error: JsonObject) -> list[JsonObject]:
+    """Google's ErrorInfo, QuotaFailure, RetryInfo and others."""
+    details = error.get("details")
+    return [row for row in details if isinstance(row, dict)] if isinstance(details, list) else []
+
+
+def _delay_s(detail: JsonObject) -> float | None:
+    delay = detail.get("retryDelay")
+    found = re.fullmatch(r"(\d{1,9}(?:\.\d+)?)s", delay) if isinstance(delay, str) else None
+    return float(found[1]) if found else None
 
 
 def _unstructured(body: bytes, headers: Mapping[str, str]) -> _Report:

@@ -7,7 +7,13 @@ own change nothing; only the settings do.
 """
 
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Mapping,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TYPE_CHECKING, Any
@@ -22,14 +28,18 @@ if TYPE_CHECKING:
     import httpx2
     from openai import AsyncAPIResponse, AsyncOpenAI
 
+PIECE_BYTES = 64 * 1024
 _STATUS = "sidecar.status"
 _MODULES = (  # all that the first request would import, so that none of it happens on the loop
     "openai",
     "openai._vendor.httpx_aiohttp.transport",
     "openai.lib._chat_completion_resources",
     "openai.lib._client_auth",
-    "openai.resources.chat.completions",
+    "openai.lib._response_resources",
+    "openai.resources.chat.chat",
+    "openai.resources.chat.completions.completions",
     "openai.resources.models",
+    "openai.resources.responses.responses",
     "httpcore2",
 )
 
@@ -53,11 +63,18 @@ class SdkWire:
     async def post(
         self, session: aiohttp.ClientSession, key: str | None, path: str, body: JsonObject
     ) -> AsyncGenerator[Reply, None]:
-        client = self._client_for(session, key)
-        create = client.chat.completions.with_streaming_response.create
-        # `extra_body` goes out as it is; typed messages are walked by the SDK, 0.15 ms for each.
-        async with _replied(create(model="", messages=[], stream=True, extra_body=body)) as reply:
+        async with _replied(self._asked(self._client_for(session, key), path, body)) as reply:
             yield reply
+
+    def _asked(
+        self, client: "AsyncOpenAI", path: str, body: JsonObject
+    ) -> AbstractAsyncContextManager["AsyncAPIResponse[Any]"]:
+        # `extra_body` goes out as it is; typed messages are walked by the SDK, 0.15 ms for each.
+        if path == "/responses":
+            respond = client.responses.with_streaming_response.create
+            return respond(model="", input="", stream=True, extra_body=body)
+        complete = client.chat.completions.with_streaming_response.create
+        return complete(model="", messages=[], stream=True, extra_body=body)
 
     @asynccontextmanager
     async def get(
@@ -91,7 +108,7 @@ class SdkWire:
                 transport=transport,
                 trust_env=False,
                 follow_redirects=False,
-                event_hooks={"response": [_keep_unread]},
+                event_hooks={"request": [_in_pieces], "response": [_keep_unread]},
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=[])),
             ),
         )
@@ -115,6 +132,24 @@ async def _replied(
             raise _cause(error) from error
         status = response.http_response.extensions[_STATUS]
         yield Reply(status, response.headers, _reader(response.iter_bytes()))
+
+
+async def _in_pieces(request: "httpx2.Request") -> None:
+    """A body with images is some MB: written as a whole, it would hold up everybody else."""
+    if len(request.content) > PIECE_BYTES:
+        request.stream = _pieces_of(request.content)
+        del request._content  # what has none is sent from its stream
+
+
+def _pieces_of(whole: bytes) -> "httpx2.AsyncByteStream":
+    from httpx2 import AsyncByteStream
+
+    class Pieces(AsyncByteStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            for start in range(0, len(whole), PIECE_BYTES):
+                yield whole[start : start + PIECE_BYTES]
+
+    return Pieces()
 
 
 async def _keep_unread(response: "httpx2.Response") -> None:

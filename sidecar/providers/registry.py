@@ -68,6 +68,11 @@ class Providers:
             tasks = [group.create_task(self._listing(name)) for name in self.sections]
         return [task.result() for task in tasks]
 
+    def known_models(self) -> Mapping[str, Sequence[ModelInfo] | None]:
+        """What is known without asking anybody; None for a provider that was not asked yet."""
+        known = self._listings
+        return {name: known[name].models if name in known else None for name in self.sections}
+
     async def test(self, name: str) -> tuple[Listing, float]:
         """Ask one provider now. Returns what it said and the seconds that it took."""
         if name not in self.sections:

@@ -6,7 +6,7 @@ their equality is never a reason to pass.
 
 import hmac
 import secrets
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -59,8 +59,10 @@ class Gate:
         sessions: Sessions,
         allowed_hosts: Iterable[str],
         allowed_origins: Iterable[str],
+        opens_door: Callable[[str], Awaitable[bool]],
         now: Callable[[], float],
     ) -> None:
+        """`opens_door` judges a door key."""
         self._port = port
         self._default_port = {"http": 80, "https": 443}[scheme]
         shown_port = "" if port == self._default_port else f":{port}"  # as browsers write it
@@ -69,6 +71,7 @@ class Gate:
         self._sessions = sessions
         self._hosts = LOOPBACK_HOSTS | {host.lower()} | {name.lower() for name in allowed_hosts}
         self._origins = frozenset((self.origin, *TAURI_ORIGINS, *allowed_origins))
+        self._opens_door = opens_door
         self._now = now
         self._failures = 0
         self._summarised_at = float("-inf")
@@ -111,6 +114,16 @@ class Gate:
                 "`Authorization: Bearer …` or as the WebSocket subprotocol `sidecar.token.…`."
             )
         return token
+
+    async def check_door(self, authorization: str | None) -> None:
+        """For `/v1` only: a token, or the door key. Raises Unauthorized for anything else."""
+        given = _bearer(authorization)
+        if given is None or not (self.knows(given) or await self._opens_door(given)):
+            self._failed("door key")
+            raise Unauthorized(
+                "The key is missing or wrong: send the one that `sidecar door key` shows as "
+                "`Authorization: Bearer …`."
+            )
 
     def knows(self, token: str) -> bool:
         """Whether it is the token of this start, or of a page whose session has not ended."""

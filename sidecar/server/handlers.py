@@ -260,6 +260,7 @@ async def _models(providers: Providers, *, refresh: bool) -> ModelsListResult:
             vision=model.vision,
             tools=model.tools,
             reasoning=model.reasoning,
+            price=model.price,
         )
         for listing in listings
         for model in listing.models

@@ -7,27 +7,25 @@ seconds, so that they cannot keep a person out.
 
 import asyncio
 import errno
+import json
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
 from sidecar.chat.approvals import Approvals
+from sidecar.door_key import DoorKey
 from sidecar.errors import (
-    AttachmentTooLarge,
     BadRequest,
     ConfigInvalid,
     NotFound,
     Overloaded,
     PortInUse,
     Refused,
-    RequestError,
     SidecarError,
-    StorageError,
-    StorageFull,
     Unauthorized,
 )
 from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
@@ -36,6 +34,7 @@ from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
+from sidecar.server.openai_wire import BadField, error_body, error_headers, status_of
 from sidecar.server.page import FILES, content_security_policy, load
 from sidecar.server.sessions import Sessions, parse_code
 
@@ -45,6 +44,7 @@ WAITING_S = 5.0  # for them to finish an upgrade
 REFUSAL_S = 0.25  # a wrong token waits, so that guessing is slow; nobody else does
 HEARTBEAT_S = 30.0
 OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})  # to read, without a token
+DOOR = "/v1/"  # what the door key opens, and nothing else
 SESSION = "/api/session"  # without one too, since it is where a page gets its token
 BODY_BYTES = 4096  # a code has 43
 HTTP_SHUTDOWN_S = 1.0  # sockets are closed by then, what is left is a slow plain request
@@ -57,14 +57,6 @@ HEADERS = {
 PREFLIGHT_HEADERS = {
     hdrs.ACCESS_CONTROL_ALLOW_METHODS: "GET, POST",
     hdrs.ACCESS_CONTROL_ALLOW_HEADERS: "authorization, content-type",
-}
-STATUSES: dict[type[SidecarError], int] = {  # the first that fits
-    NotFound: 404,
-    AttachmentTooLarge: 413,
-    Overloaded: 503,
-    RequestError: 400,
-    StorageFull: 507,
-    StorageError: 500,
 }
 ORIGIN = web.RequestKey("origin", str)  # of a page that may read the answer
 TOKEN = web.RequestKey("token", str)  # by which this request passed
@@ -128,6 +120,8 @@ class Server:
         tls: ssl.SSLContext | None,
         gate: Gate,
         sessions: Sessions,
+        door_key: DoorKey,
+        door: Iterable[web.RouteDef],
         handler: Handler,
         events: Events,
         approvals: Approvals,
@@ -136,10 +130,12 @@ class Server:
         waiting: int = WAITING,
         waiting_s: float = WAITING_S,
     ) -> None:
+        """`door` are the routes below DOOR; they may raise any SidecarError."""
         self._bound = bound
         self._tls = tls
         self._gate = gate
         self._sessions = sessions
+        self._door_key = door_key
         self._handler = handler
         self._events = events
         self._approvals = approvals
@@ -159,7 +155,9 @@ class Server:
         application.router.add_post("/api/code", self._code)
         application.router.add_post(ATTACHMENTS, self._receive)
         application.router.add_get(f"{ATTACHMENTS}/{{attachment_id}}", self._give, allow_head=False)
+        application.router.add_post("/api/door-key", self._show_door_key)
         application.router.add_get("/ws/chat", self._chat)
+        application.router.add_routes(door)
         application.on_response_prepare.append(self._add_headers)
         self._runner = web.AppRunner(application, shutdown_timeout=HTTP_SHUTDOWN_S)
 
@@ -193,15 +191,14 @@ class Server:
             return await self._pass(request, handler)
         except Unauthorized as error:
             await asyncio.sleep(REFUSAL_S)
-            return _refusal(error, error.status)
+            return _refusal(request, error, error.status)
         except Refused as error:
-            return _refusal(error, error.status)
-        except (RequestError, StorageError) as error:
-            status = next(STATUSES[kind] for kind in STATUSES if isinstance(error, kind))
-            return _refusal(error, status)
+            return _refusal(request, error, error.status)
+        except SidecarError as error:
+            return _refusal(request, error, status_of(error_info(error)))
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
-            return _refusal(problem(f"{error.reason}."), error.status)
+            return _refusal(request, problem(f"{error.reason}."), error.status)
 
     async def _pass(self, request: web.Request, handler: NextHandler) -> web.StreamResponse:
         self._gate.check_host(_joined(request, hdrs.HOST))
@@ -213,6 +210,10 @@ class Server:
                 return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
         is_open = request.path in OPEN_PATHS if is_read else request.path == SESSION
+        if request.path.startswith(DOOR):
+            await self._gate.check_door(_joined(request, hdrs.AUTHORIZATION))
+            self._waiting.leave(request.protocol)
+            return await _while_connected(request, handler)
         if not is_open:
             request[TOKEN] = self._check_token(request)
         return await handler(request)
@@ -242,6 +243,12 @@ class Server:
     async def _code(self, request: web.Request) -> web.Response:
         """For a second start, which opens the page of the first one."""
         return web.json_response({"code": self._sessions.new_code()})
+
+    async def _show_door_key(self, request: web.Request) -> web.Response:
+        """For `sidecar door key`; `{"renew": true}` makes another one."""
+        wants_new = _flag(await request.read(), "renew")
+        key = await (self._door_key.renew() if wants_new else self._door_key.show())
+        return web.json_response({"key": key.value, "kept": key.is_kept})
 
     async def _session(self, request: web.Request) -> web.Response:
         """Our own page's token, for the code that it was opened with."""
@@ -323,6 +330,11 @@ class _Visitor(RequestHandler):
         super().__init__(server, loop=loop, access_log=None)  # type: ignore[arg-type]  # allowed
         self._room = room
         self._headers = headers
+        self._serving: asyncio.Task[object] | None = None
+
+    def serves(self, task: asyncio.Task[object] | None) -> None:
+        """Whom to cancel when the client leaves; aiohttp would let it go on for nobody."""
+        self._serving = task
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -331,6 +343,8 @@ class _Visitor(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._room.leave(self)
         super().connection_lost(exc)
+        if self._serving is not None:
+            self._serving.cancel()
 
     def handle_error(
         self,
@@ -348,7 +362,7 @@ class _Visitor(RequestHandler):
             problem = SidecarError("Something went wrong inside the sidecar; its log has more.")
         if request.writer.output_size > 0:
             raise ConnectionError("An answer has begun already.")
-        response = _refusal(problem, status)
+        response = _refusal(request, problem, status)
         response.headers.update(self._headers)
         response.force_close()
         return response
@@ -378,12 +392,41 @@ class _WaitingRoom:
         visitor.force_close()
 
 
+async def _while_connected(request: web.Request, handler: NextHandler) -> web.StreamResponse:
+    visitor = request.protocol
+    assert isinstance(visitor, _Visitor)
+    if visitor.transport is None:
+        raise ConnectionError("The client has left already.")
+    visitor.serves(asyncio.current_task())
+    try:
+        return await handler(request)
+    finally:
+        visitor.serves(None)
+
+
 def _joined(request: web.Request, name: str) -> str | None:
     """A header that comes twice is no valid value of any that we judge."""
     values = request.headers.getall(name, None)
     return None if values is None else ",".join(values)
 
 
-def _refusal(error: SidecarError, status: int) -> web.Response:
-    info = error_info(error).model_dump()
-    return web.json_response({"error": str(error), "error_info": info}, status=status)
+def _flag(body: bytes, name: str) -> bool:
+    """A field of a JSON object that may be absent. Raises BadRequest for anything else."""
+    try:
+        value = json.loads(body or b"{}").get(name, False)
+    except (ValueError, AttributeError, RecursionError) as error:
+        raise BadRequest("The body is no JSON object.") from error
+    if not isinstance(value, bool):
+        raise BadRequest(f"{name} is true or false.")
+    return value
+
+
+def _refusal(request: web.BaseRequest, error: SidecarError, status: int) -> web.Response:
+    """At the door, in the form that OpenAI's clients read."""
+    info = error_info(error)
+    if request.path.startswith(DOOR):
+        param = error.param if isinstance(error, BadField) else None
+        body, headers = error_body(str(error), info, status, param), error_headers(info)
+        return web.json_response(body, status=status, headers=headers)
+    body = {"error": str(error), "error_info": info.model_dump()}
+    return web.json_response(body, status=status)

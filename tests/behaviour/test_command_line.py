@@ -438,7 +438,7 @@ async def test_help_and_version_are_on_stdout(tmp_path: Path) -> None:
     version = await run(tmp_path, "--version")
 
     assert helped.code == 0
-    for command in ("serve", "chat", "keys", "config", "mcp", "schema"):
+    for command in ("serve", "chat", "keys", "config", "mcp", "door", "schema"):
         assert f"\n    {command} " in helped.stdout
     assert "demo-server" not in helped.stdout
     assert (version.code, version.stdout) == (0, f"sidecar {__version__}\n")

@@ -17,6 +17,7 @@ from tests.support.fake_openai import (
     FakeOpenAI,
     chunk,
     ending,
+    event,
     random_cuts,
     status,
     stream,
@@ -25,14 +26,20 @@ from tests.support.fake_openai import (
 
 RECORDED = Path(__file__).parents[3] / "shared" / "captures" / "dev"
 OWN = Path(__file__).parents[1] / "providers" / "streams"
-NAMES = sorted(path.name for path in RECORDED.glob("openai-chat--*.json"))
-KINDS = ("openai_compatible", "openai")
+KINDS = ("openai_compatible", "openai, api: chat")
+SPOKEN = {"openai-chat": KINDS, "openai-responses": ("openai",)}
+NAMES = [
+    (path.name, kind)
+    for format, kinds in SPOKEN.items()
+    for path in sorted(RECORDED.glob(f"{format}--*.json"))
+    for kind in kinds
+]
 
 Frames = list[dict[str, Any]]
 
 
 async def say(start: Start, upstream: FakeOpenAI, kind: str, retries: int = 0) -> Frames:
-    """One message in basic mode; the frames that answer it."""
+    """One message in basic mode; the frames that answer it. `kind` may have more settings."""
     provider = f"{{kind: {kind}, base_url: '{upstream.url}', api_key: '${{KEY}}'}}"
     chat = f"{{model: fake/m, max_retries: {retries}}}"
     app = await start(f"providers: {{fake: {provider}}}", f"chat: {chat}")
@@ -50,8 +57,7 @@ def chunks(frames: Frames, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.skipif(not NAMES, reason="the recorded streams are not beside the repository")
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", NAMES or ["none"])
+@pytest.mark.parametrize(("name", "kind"), NAMES or [("none", "demo")])
 async def test_a_recorded_answer_arrives_as_its_vendor_meant_it(
     start: Start, upstream: FakeOpenAI, name: str, kind: str
 ) -> None:
@@ -64,7 +70,10 @@ async def test_a_recorded_answer_arrives_as_its_vendor_meant_it(
         recorded = stream(body, cut_at=random_cuts(body, seed=len(body)))
     else:
         recorded = Answer([body], response["status"], {}, "application/json")
-    upstream.will(recorded, text(""))
+    after_the_calls = (
+        Answer([event({"type": "response.completed"})]) if kind == "openai" else text("")
+    )
+    upstream.will(recorded, after_the_calls)
 
     frames = await say(start, upstream, kind)
 
@@ -73,8 +82,8 @@ async def test_a_recorded_answer_arrives_as_its_vendor_meant_it(
         "error" if expected["error"] else "complete",
     ]
     calls = [
-        (call["metadata"]["name"], call["metadata"]["arguments"])
-        for call in chunks(frames, "tool_call")
+        (call["name"], call.get("invalid_arguments") or call["arguments"])
+        for call in (each["metadata"] for each in chunks(frames, "tool_call"))
     ]
     assert calls == [(call["name"], call["arguments"]) for call in expected["tool_calls"]]
     assert len(said(frames)) == expected["text_len"]

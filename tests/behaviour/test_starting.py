@@ -65,7 +65,7 @@ async def longest_ping(home: Path) -> float:
     async with AsyncExitStack() as stack:
         upstream = await stack.enter_async_context(FakeOpenAI())
         upstream.will(tool_calls(("plain__echo", {"text": "hello"})), text("Done."))
-        openai = f"{{kind: openai, base_url: '{upstream.url}', api_key: sk-test}}"
+        openai = f"{{kind: openai, api: chat, base_url: '{upstream.url}', api_key: sk-test}}"
         settings = (
             f"chat: {{model: openai/gpt-4o-mini}}\nproviders: {{openai: {openai}}}\n"
             f"mcp: {{servers: {{plain: {server('plain')}}}}}\n"

@@ -19,6 +19,8 @@ from sidecar import log
 from sidecar.app import App
 from sidecar.chat.approvals import Approvals
 from sidecar.client import CannotConnect, Client, connect
+from sidecar.credentials import Keyring
+from sidecar.door_key import DoorKey
 from sidecar.errors import ConfigInvalid
 from sidecar.mcp_host.host import Host
 from sidecar.protocol import FRAME_BYTES_IN, AnyRequest, Empty, McpServersList, Ping
@@ -31,12 +33,16 @@ from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules
 from tests.support.hosts import DIRECT
+from tests.support.keyrings import MemoryKeyring
 from tests.support.world import TOKEN, running, world
 
 WRONG = "wr0ng-" + "y" * 40
 BEARER = ("Authorization", f"Bearer {TOKEN}")
 PAGE = {"/": "text/html", "/plain.css": "text/css", "/plain.js": "text/javascript"}
-ROUTES = [*PAGE, "/healthz", "/readyz", "/api/session", "/api/code", "/ws/chat", "/nowhere"]
+ROUTES = [
+    *(*PAGE, "/healthz", "/readyz", "/nowhere"),
+    *("/api/session", "/api/code", "/api/door-key", "/ws/chat", "/v1/models"),
+]
 UPGRADE = (
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -491,6 +497,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
     bound = bind("127.0.0.1", 0)
     address = bound.getsockname()
     sessions = Sessions(monotonic, redact=lambda secret: None)
+    door_key = DoorKey(Keyring("sidecar", MemoryKeyring), on_key=lambda secret: None)
     gate = Gate(
         scheme="http",
         host="127.0.0.1",
@@ -499,13 +506,26 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         sessions=sessions,
         allowed_hosts=(),
         allowed_origins=(),
+        opens_door=door_key.is_right,
         now=monotonic,
     )
     attachments = Attachments(None)
     nothing = Host({}, log_dir=None, network=DIRECT, save=attachments.save, emit=lambda event: None)
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
     files = AttachmentRoutes(attachments)
-    server = Server(bound, None, gate, sessions, answer, Events(), approvals, files, waiting_s=0.3)
+    server = Server(
+        bound,
+        None,
+        gate,
+        sessions,
+        door_key,
+        (),
+        answer,
+        Events(),
+        approvals,
+        files,
+        waiting_s=0.3,
+    )
     await server.start()
     try:
         async with (

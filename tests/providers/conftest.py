@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -16,6 +16,9 @@ from tests.support.fake_openai import FakeOpenAI
 
 STREAMS = Path(__file__).parent / "streams"
 PATIENT = TimeoutsConfig(connect_s=5, first_byte_s=5, silence_s=5, total_s=None)
+
+# What each kind must be told to speak the format of chat completions, as the fake upstream does.
+CHAT: dict[ProviderKind, Literal["chat"] | None] = {"openai": "chat", "openai_compatible": None}
 
 Open = Callable[..., Provider]
 
@@ -73,7 +76,12 @@ def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
         async def find_key() -> str | None:
             return key
 
-        settings = {"kind": kind, "base_url": base_url or upstream.url, "headers": headers or {}}
+        settings = {
+            "kind": kind,
+            "base_url": base_url or upstream.url,
+            "headers": headers or {},
+            "api": CHAT.get(kind),
+        }
         return open_provider(
             "acme",
             ProviderConfig(**settings | section),

@@ -24,6 +24,9 @@ from sidecar.providers.base import (
 )
 from sidecar.providers.dialects.base import Dialect
 from sidecar.providers.dialects.chat_completions import ChatCompletions
+from sidecar.providers.dialects.generate_content import GenerateContent
+from sidecar.providers.dialects.messages import Messages
+from sidecar.providers.dialects.responses import Responses
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
 from tests.providers.conftest import Open, asking
@@ -36,10 +39,16 @@ Row = dict[str, Any]
 
 DIALECTS: dict[str, Callable[[], Dialect]] = {
     "openai-chat": lambda: ChatCompletions("acme", "max_tokens"),
+    "openai-responses": lambda: Responses("acme"),
+    "anthropic-messages": lambda: Messages("acme"),
+    "gemini-generate": lambda: GenerateContent("acme"),
 }
 # The kinds of provider that speak a format, with what else their settings must say.
 KINDS: dict[str, tuple[dict[str, Any], ...]] = {
-    "openai-chat": ({"kind": "openai"}, {"kind": "openai_compatible"}),
+    "openai-chat": ({"kind": "openai", "api": "chat"}, {"kind": "openai_compatible"}),
+    "openai-responses": ({"kind": "openai", "api": "responses"},),
+    "anthropic-messages": ({"kind": "anthropic"},),
+    "gemini-generate": ({"kind": "gemini"},),
 }
 
 
@@ -183,6 +192,14 @@ def test_a_recorded_stream_means_the_same_however_it_is_cut(row: Row) -> None:
     for seed in range(5):
         cuts = [0, *random_cuts(body, seed), len(body)]
         check(purely(row, (body[a:b] for a, b in pairwise(cuts))), row)
+
+
+def test_every_recorded_format_is_read() -> None:
+    if not (CAPTURES / "index.json").exists():
+        pytest.skip("the recorded streams are not part of the repository and are not beside it")
+    rows = json.loads((CAPTURES / "index.json").read_text())
+
+    assert {row["api"] for row in rows} == set(DIALECTS)
 
 
 @pytest.mark.parametrize("row", recorded(of_status_200=True))

@@ -1,5 +1,6 @@
 """What a conversation looks like to a chat completions server."""
 
+import re
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from sidecar.messages import (
     Tool,
     ToolCallPart,
     ToolResultPart,
+    VendorContent,
 )
 from sidecar.providers.base import ModelRequest, Params
 from sidecar.providers.dialects.base import UNANSWERED
@@ -225,3 +227,35 @@ def test_a_list_of_models_keeps_what_the_vendor_says_of_each() -> None:
 def test_something_that_is_no_list_of_models_is_an_error(body: bytes) -> None:
     with pytest.raises(ValueError):
         ChatCompletions("acme", "max_tokens").parse_models(body)
+
+
+def with_extras(content: Any, *parts: Part, model: str = "m") -> Message:
+    said = VendorContent("acme", model, "chat_completions", 0, 1, content)
+    return assistant(*parts).model_copy(
+        update={"model": f"acme/{model}", "vendor_content": (said,)}
+    )
+
+
+def test_what_a_server_said_beside_its_answer_comes_back_to_it_word_for_word() -> None:
+    details = [{"type": "reasoning.encrypted", "data": "x", "index": 0}]
+    extra = {"extra_content": {"google": {"thought_signature": "sig"}}}
+    turn = with_extras(
+        {"reasoning_details": details, "tool_calls": [extra]}, call("a"), result("a", "one")
+    )
+
+    said = messages(turn)[0]
+
+    assert said["reasoning_details"] == details
+    assert said["tool_calls"] == [{**wire_call("a"), **extra}]
+
+
+def test_another_model_gets_neither_the_extras_nor_the_ids_of_the_one_before() -> None:
+    turn = with_extras(
+        {"reasoning_content": "hm"}, call("call_a"), result("call_a", "one"), model="other"
+    )
+
+    said, answer = messages(turn)
+
+    assert set(said) == {"role", "content", "tool_calls"}
+    assert re.fullmatch("[a-z0-9]{9}", said["tool_calls"][0]["id"])
+    assert answer["tool_call_id"] == said["tool_calls"][0]["id"]

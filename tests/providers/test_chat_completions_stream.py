@@ -13,9 +13,11 @@ from sidecar.errors import (
     ProviderOverloaded,
     RateLimited,
 )
-from sidecar.messages import JsonObject, Usage
+from sidecar.messages import Cost, JsonObject, Usage
 from sidecar.providers.base import (
+    Citation,
     Finished,
+    Media,
     ModelEvent,
     ReasoningDelta,
     StopReason,
@@ -23,6 +25,7 @@ from sidecar.providers.base import (
     ToolArguments,
     ToolCall,
     UsageReport,
+    Verbatim,
 )
 from sidecar.providers.dialects.chat_completions import ChatCompletionsStream
 from sidecar.providers.failures import Vendor
@@ -373,3 +376,60 @@ def test_values_of_unexpected_types_are_skipped(row: str) -> None:
 
     assert [event for event in events if isinstance(event, TextDelta)] == [TextDelta("Hi")]
     assert isinstance(events[-1], Finished)
+
+
+def verbatim(*deltas: dict[str, Any], finish: str = "stop") -> Any:
+    found = [event for event in read(chunks(*deltas, finish=finish)) if isinstance(event, Verbatim)]
+    return found[0].content if found else None
+
+
+def test_details_of_reasoning_that_come_in_pieces_are_one() -> None:
+    def detail(**more: str) -> dict[str, Any]:
+        return {"reasoning_details": [{"type": "reasoning.text", "index": 0, **more}]}
+
+    said = verbatim(detail(text=""), detail(text="I "), detail(text="think"), detail(signature="s"))
+
+    whole = {"type": "reasoning.text", "index": 0, "text": "I think", "signature": "s"}
+    assert said == {"reasoning_details": [whole]}
+
+
+def test_plain_reasoning_is_kept_for_the_answer_to_a_call_and_not_otherwise() -> None:
+    thought, called = {"reasoning_content": "hm"}, piece("{}", name="f", call_id="a")
+
+    assert verbatim(thought, called, finish="tool_calls") == {"reasoning_content": "hm"}
+    assert verbatim(thought, {"content": "Yes."}) is None
+
+
+def test_what_gemini_puts_beside_a_call_is_kept_for_that_call() -> None:
+    signed = piece("{}", name="f", call_id="a")
+    signed["tool_calls"][0]["extra_content"] = {"google": {"thought_signature": "s"}}
+
+    said = verbatim(piece("{}", name="g", call_id="b"), signed, finish="tool_calls")
+
+    assert said == {"tool_calls": [{}, {"extra_content": {"google": {"thought_signature": "s"}}}]}
+
+
+def test_pages_that_are_cited_and_images_that_are_made_are_told() -> None:
+    url = {"url": "https://example.com/a", "title": "A"}
+    image = {"image_url": {"url": "data:image/png;base64,iVBORw=="}}
+    broken = {"image_url": {"url": "data:image/png;base64,***"}}
+
+    events = read(
+        chunks(
+            {"annotations": [{"type": "url_citation", "url_citation": url}, {"type": "other"}]},
+            {"images": [image, broken]},
+            finish="stop",
+        )
+    )
+
+    assert Citation("https://example.com/a", "A") in events
+    assert [event.data for event in events if isinstance(event, Media)] == [b"\x89PNG"]
+
+
+def test_a_cost_that_the_vendor_names_is_no_estimate() -> None:
+    row = {"choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1, "cost": 0.5}}
+    body = b"data: " + json.dumps(row).encode() + b"\n\n" + chunks(finish="stop")
+
+    [report] = [event for event in read(body) if isinstance(event, UsageReport)]
+
+    assert report.usage.cost == Cost(amount=0.5, estimated=False)

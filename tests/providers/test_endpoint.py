@@ -14,7 +14,7 @@ import structlog.testing
 from sidecar import errors
 from sidecar.config import ProviderConfig, ProviderKind, TimeoutsConfig
 from sidecar.errors import ProviderError
-from sidecar.providers import endpoint, open_provider, supports
+from sidecar.providers import endpoint, open_provider
 from sidecar.providers import http as http_module
 from sidecar.providers.base import (
     Finished,
@@ -28,7 +28,7 @@ from sidecar.providers.base import (
     UsageReport,
 )
 from sidecar.providers.http import Http
-from tests.providers.conftest import PATIENT, STREAMS, Open, asking, user
+from tests.providers.conftest import CHAT, PATIENT, STREAMS, Open, asking, user
 from tests.support.fake_openai import (
     CUT,
     HANG,
@@ -642,7 +642,7 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
     async def key() -> str:
         return keys.pop(0)
 
-    section = ProviderConfig(kind=kind, base_url=upstream.url)
+    section = ProviderConfig(kind=kind, base_url=upstream.url, api=CHAT[kind])
     provider = open_provider("a", section, http=http, key=key, timeouts=PATIENT, max_retries=0)
 
     await said(provider)
@@ -650,25 +650,6 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
 
     sent = [request.headers["authorization"] for request in upstream.requests]
     assert sent == ["Bearer sk-first", "Bearer sk-second"]
-
-
-@pytest.mark.parametrize("unserved", ["anthropic", "gemini"])
-def test_a_kind_that_this_version_does_not_serve_says_so(
-    unserved: ProviderKind, http: Http
-) -> None:
-    async def key() -> None:
-        return None
-
-    assert not supports(unserved)
-    with pytest.raises(ProviderError, match=f"cannot talk to {unserved}"):
-        open_provider(
-            "x",
-            ProviderConfig(kind=unserved),
-            http=http,
-            key=key,
-            timeouts=PATIENT,
-            max_retries=0,
-        )
 
 
 def test_an_address_with_a_login_is_refused_without_repeating_it(open_it: Open) -> None:

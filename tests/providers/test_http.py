@@ -23,7 +23,7 @@ from sidecar.errors import (
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelEvent, Provider, Retrying, TextDelta
 from sidecar.providers.http import Http, retrying
-from tests.providers.conftest import PATIENT, asking
+from tests.providers.conftest import CHAT, PATIENT, asking
 from tests.support.certificates import write_certificate
 from tests.support.fake_openai import Answer, FakeOpenAI
 
@@ -51,7 +51,7 @@ async def say_something(kind: ProviderKind, base_url: str, settings: NetworkConf
         return "sk-test"
 
     http = Http(settings)
-    section = ProviderConfig(kind=kind, base_url=base_url)
+    section = ProviderConfig(kind=kind, base_url=base_url, api=CHAT[kind])
     provider: Provider = open_provider(
         "acme", section, http=http, key=key, timeouts=PATIENT, max_retries=0
     )

@@ -31,8 +31,13 @@ def gate_with(now: Clock, port: int = 8000, scheme: str = "http", host: str = "1
         sessions=Sessions(now, redact=lambda secret: None),
         allowed_hosts=(),
         allowed_origins=(),
+        opens_door=nobody,
         now=now,
     )
+
+
+async def nobody(given: str) -> bool:
+    return False
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,7 @@ class Request:
     path: str
     headers: Mapping[str, str]
     body: dict[str, Any]
+    query: str = ""
 
 
 class FakeOpenAI:
@@ -64,7 +65,7 @@ class FakeOpenAI:
     @property
     def url(self) -> str:
         """The base_url to configure; it ends in /v1."""
-        return f"http://127.0.0.1:{self._port}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
 
     @property
     def bodies(self) -> list[dict[str, Any]]:
@@ -85,7 +86,7 @@ class FakeOpenAI:
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", 0)
         await site.start()
-        self._port: int = self._runner.addresses[0][1]
+        self.port: int = self._runner.addresses[0][1]
         return self
 
     async def __aexit__(
@@ -108,7 +109,8 @@ class FakeOpenAI:
         headers = {name.lower(): value for name, value in request.headers.items()}
         assert request.transport is not None
         self.connections.add(request.transport.get_extra_info("peername"))
-        self.requests.append(Request(request.method, request.path, headers, body))
+        query = request.query_string
+        self.requests.append(Request(request.method, request.path, headers, body, query))
         self.arrived.set()
 
     async def _give(self, request: web.Request, answer: Answer) -> web.StreamResponse:

@@ -7,6 +7,7 @@ conversation, cut into the steps in which it was asked for.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Protocol, TypeAlias
 
 from pydantic import JsonValue
@@ -117,7 +118,10 @@ class Dialect(Protocol):
         take, if without it the question stays the same question."""
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
-        """The body without a refused parameter, or with it under the name that is left."""
+        """The body without a refused parameter, or with it under the name that is left.
+
+        It may stand anywhere in the body; one that does not have it stays as it is.
+        """
 
 
 SaidPart: TypeAlias = TextPart | ReasoningPart | ToolCallPart | ImagePart | FilePart
@@ -151,7 +155,8 @@ class Step:
 def steps(message: Message, *, provider: str, model: str, format: str) -> Iterator[Step]:
     """An assistant's message, cut where the model was asked again; none that is empty.
 
-    The arguments say who is asked now: a step's `verbatim` is for the one that said it.
+    The arguments say who is asked now: a step's `verbatim` is for the one that said it, and what
+    another model said has ids of calls that nobody refuses.
     """
     own = {
         content.first: content
@@ -159,8 +164,11 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
         if (content.provider, content.model, content.format) == (provider, model, format)
     }
     starts = {content.first for content in message.vendor_content}
+    is_own = message.model in (None, f"{provider}/{model}")
     step = Step()
     for index, part in enumerate(message.parts):
+        if not is_own and (part.type == "tool_call" or part.type == "tool_result"):
+            part = part.model_copy(update={"tool_call_id": _plain_id(part.tool_call_id)})
         if part.type == "tool_result":
             step.results[part.tool_call_id] = part
             continue
@@ -180,6 +188,11 @@ def pictures(result: ToolResultPart, files: Files) -> list[Native]:
     ids = [block.attachment_id for block in result.content or () if block.type == "image"]
     fitted = [files.get(attachment_id) for attachment_id in ids if attachment_id]
     return [file for file in fitted if isinstance(file, Native)]
+
+
+def _plain_id(tool_call_id: str) -> str:
+    """An id that every vendor takes: Mistral wants nine letters and digits, others no signs."""
+    return sha256(tool_call_id.encode()).hexdigest()[:9]
 
 
 def parse_object(raw: str) -> JsonObject | None:

@@ -7,26 +7,26 @@ and that what is unknown is skipped. Does not know who is at the other end beyon
 
 import json
 import re
+from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
-from uuid import uuid4
 
 from pydantic import JsonValue
 
 from sidecar import jsons
-from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, Usage
+from sidecar.messages import Cost, JsonObject, Part, Tool, ToolCallPart, Usage
 from sidecar.providers.base import (
+    Citation,
     Finished,
+    Media,
     ModelEvent,
     ModelInfo,
     ModelRequest,
     ReasoningDelta,
     StopReason,
     TextDelta,
-    ToolArguments,
-    ToolCall,
     UsageReport,
+    Verbatim,
 )
 from sidecar.providers.dialects.base import (
     Encoded,
@@ -35,10 +35,12 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
-    parse_object,
     pictures,
     steps,
 )
+from sidecar.providers.dialects.call_pieces import CallPieces
+from sidecar.providers.dialects.chat_extras import ChatExtras, laid_over
+from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -64,11 +66,7 @@ _GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
     r"error|insufficient_system_resource|abort|network_error|.*MALFORMED_FUNCTION_CALL.*",
     re.DOTALL,
 )
-_MARK = re.compile(r'\\.|[\\"{}]', re.DOTALL)  # a backslash alone is the last of its piece
-_CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
-    r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
-    r"|babbage|davinci|computer-use)|-(tts|transcribe|realtime)\b"
-)
+_DATA_URL = re.compile(r"data:(image/[\w.+-]+);base64,")
 
 
 class ChatCompletions:
@@ -111,14 +109,7 @@ class ChatCompletions:
         return ChatCompletionsStream(vendor)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
-        answer = jsons.loads(body)
-        rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
-        if not isinstance(rows, list):
-            raise ValueError("no list of models")
-        found = [
-            _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
-        ]
-        return sorted((info for info in found if info is not None), key=lambda info: info.model)
+        return parse_models(body)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
@@ -130,7 +121,7 @@ class ChatCompletions:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        if name in _TOKEN_LIMITS:
+        if name in _TOKEN_LIMITS and name in body:
             kept[_TOKEN_LIMITS[name]] = body[name]
         return kept
 
@@ -152,7 +143,8 @@ class ChatCompletionsStream:
         self.done = False
         self.sequel: JsonObject | None = None
         self._vendor = vendor
-        self._calls = _Calls()
+        self._calls = CallPieces()
+        self._extras = ChatExtras()
         self._usage: Usage | None = None
         self._finish: str | None = None
         self._refused = False
@@ -196,6 +188,8 @@ class ChatCompletionsStream:
         if any(not call.name for call in calls):
             raise self._vendor.bad_response("called a tool without naming it.")
         yield from calls
+        if extras := self._extras.verbatim(self._calls):
+            yield Verbatim(FORMAT, extras)
         if self._usage is not None:
             yield UsageReport(self._usage)
         if calls:
@@ -218,6 +212,7 @@ class ChatCompletionsStream:
         return chunk if isinstance(chunk, dict) else {}
 
     def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
+        self._extras.add(delta)
         # Some servers send one text under both names.
         reasoning = delta.get("reasoning_content") or delta.get("reasoning")
         if reasoning and isinstance(reasoning, str):
@@ -232,147 +227,12 @@ class ChatCompletionsStream:
         if refusal and isinstance(refusal, str):
             self._refused = True
             yield TextDelta(refusal)
-        tool_calls = delta.get("tool_calls")
-        if isinstance(tool_calls, list):
-            for piece in tool_calls:
-                if isinstance(piece, dict):
-                    yield from self._calls.add(piece)
-
-
-class _Extent:
-    """Finds the end of a JSON object that comes in pieces, looking at each piece once."""
-
-    def __init__(self) -> None:
-        self._seen = 0
-        self._depth = 0
-        self._has_begun = False
-        self._in_string = False
-        self._is_escaped = False  # the next piece begins with a character after a backslash
-
-    def has_ended(self, pieces: Sequence[str]) -> bool:
-        """`pieces` are all there are so far; none is empty."""
-        for piece in pieces[self._seen :]:
-            self._look_at(piece)
-        self._seen = len(pieces)
-        return self._has_begun and self._depth <= 0
-
-    def _look_at(self, piece: str) -> None:
-        start, self._is_escaped = int(self._is_escaped), False
-        for mark in _MARK.findall(piece, start):
-            if mark == '"':
-                self._in_string = not self._in_string
-            elif mark == "\\":
-                self._is_escaped = True
-            elif mark == "{" and not self._in_string:
-                self._has_begun = True
-                self._depth += 1
-            elif mark == "}" and not self._in_string:
-                self._depth -= 1
-
-
-@dataclass(slots=True)
-class _Call:
-    """A call as it grows: what came before the name is known is held back."""
-
-    name: str = ""
-    vendor_id: str = ""
-    call_id: str = ""
-    arguments: list[str] = field(default_factory=list)
-    shown: int = 0
-    extent: _Extent = field(default_factory=_Extent)
-
-    def news(self) -> Iterator[ToolArguments]:
-        if self.name and len(self.arguments) > self.shown:
-            text = "".join(self.arguments[self.shown :])
-            self.shown = len(self.arguments)
-            yield ToolArguments(self.call_id, self.name, text)
-
-    def is_complete(self) -> bool:
-        """Whether the arguments are an object that has ended."""
-        return self.extent.has_ended(self.arguments)
-
-
-class _Calls:
-    """Which call a delta belongs to, for servers that number them well, badly or not at all.
-
-    A known id wins; a new id opens a new call, even at a used index; without an id the index
-    decides; without either it is the open call's.
-    """
-
-    def __init__(self) -> None:
-        self._calls: list[_Call] = []
-        self._by_id: dict[str, _Call] = {}
-        self._by_index: dict[int, _Call] = {}
-        self._ids: set[str] = set()
-
-    def add(self, piece: dict[str, JsonValue]) -> Iterator[ToolArguments]:
-        function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
-        name = text if isinstance(text := function.get("name"), str) else ""
-        arguments = _arguments_text(function.get("arguments"))
-        call = self._call_of(piece, name, arguments)
-        call.name = call.name or name
-        if arguments:
-            call.arguments.append(arguments)
-        yield from call.news()
-
-    def complete(self, was_cut: bool) -> list[ToolCall]:
-        """All calls in the order in which they began."""
-        made = []
-        for call in self._calls:
-            raw = "".join(call.arguments)
-            if not raw.strip() and not call.name:
-                continue
-            # Nothing is how many servers write "no arguments", unless the answer was cut off there.
-            arguments = None if was_cut and not raw.strip() else parse_object(raw)
-            made.append(ToolCall(call.call_id, call.name, arguments, raw))
-        return made
-
-    def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> _Call:
-        vendor_id = text if isinstance(text := piece.get("id"), str) else ""
-        index = number if isinstance(number := piece.get("index"), int) else None
-        if vendor_id in self._by_id:
-            return self._by_id[vendor_id]
-        open_call = self._calls[-1] if self._calls else None
-        known = open_call if index is None else self._by_index.get(index)
-        if vendor_id:
-            if known is not None and not known.vendor_id and not name:
-                return self._named(known, vendor_id)  # the id came after the name
-            return self._open(index, vendor_id)
-        if known is None and not name:
-            known = open_call  # a rest under a number that nobody has
-        if known is None or _begins_anew(known, name, arguments):
-            return self._open(index, vendor_id)
-        return known
-
-    def _open(self, index: int | None, vendor_id: str) -> _Call:
-        wanted = vendor_id
-        while not wanted or wanted in self._ids:
-            wanted = uuid4().hex[:9]  # Mistral takes back only ids of nine characters
-        call = _Call(call_id=wanted)
-        self._ids.add(wanted)
-        self._calls.append(call)
-        if index is not None:
-            self._by_index[index] = call
-        return self._named(call, vendor_id) if vendor_id else call
-
-    def _named(self, call: _Call, vendor_id: str) -> _Call:
-        call.vendor_id = vendor_id
-        self._by_id[vendor_id] = call
-        return call
-
-
-def _begins_anew(call: _Call, name: str, arguments: str) -> bool:
-    """Whether a name without an id is another call's: some servers number all of them 0."""
-    if not name or not call.name:
-        return False
-    return name != call.name or (bool(arguments) and call.is_complete())
-
-
-def _arguments_text(arguments: JsonValue) -> str:
-    if arguments is None:
-        return ""
-    return arguments if isinstance(arguments, str) else json.dumps(arguments)
+        for piece in _rows(delta.get("tool_calls")):
+            yield from self._calls.add(piece)
+        for annotation in _rows(delta.get("annotations")):
+            yield from _citation(annotation)
+        for image in _rows(delta.get("images")):
+            yield from _media(image)
 
 
 def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
@@ -395,6 +255,29 @@ def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | Reasoning
             yield ReasoningDelta(thinking)
 
 
+def _rows(value: JsonValue) -> list[JsonObject]:
+    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
+
+
+def _citation(annotation: JsonObject) -> Iterator[Citation]:
+    cited = annotation.get("url_citation")
+    if isinstance(cited, dict) and isinstance(url := cited.get("url"), str):
+        title = cited.get("title")
+        yield Citation(url, title if isinstance(title, str) and title else None)
+
+
+def _media(image: JsonObject) -> Iterator[Media]:
+    """An image as OpenRouter sends it; one that is only an address is left where it is."""
+    held = image.get("image_url")
+    url = held.get("url") if isinstance(held, dict) else None
+    found = _DATA_URL.match(url) if isinstance(url, str) else None
+    if found is not None and isinstance(url, str):
+        try:
+            yield Media(found[1], b64decode(url[found.end() :], validate=True))
+        except ValueError:
+            return
+
+
 def _text(value: JsonValue) -> str:
     if isinstance(value, list):
         return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
@@ -412,7 +295,9 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens, but not out of the total.
     whole = count(usage, "total_tokens") - prompt
+    cost = usage.get("cost")  # OpenRouter
     return Usage(
+        cost=Cost(amount=cost, estimated=False) if isinstance(cost, int | float) else None,
         input=prompt,
         output=whole if whole == completion + reasoning else completion,
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
@@ -459,7 +344,7 @@ def _step(step: Step, files: Files) -> Iterator[JsonObject]:
     if calls:
         said["tool_calls"] = calls
     if isinstance(step.verbatim, dict):
-        said |= step.verbatim
+        said = laid_over(said, step.verbatim)
     if calls or step.text:
         yield said
     for call, result in step.answers():
@@ -482,35 +367,3 @@ def _call(call: ToolCallPart) -> JsonObject:
     # Arguments that were no JSON are {} here: servers that parse them refuse the whole request.
     function: JsonObject = {"name": call.offered_as, "arguments": json.dumps(call.arguments)}
     return {"id": call.tool_call_id, "type": "function", "function": function}
-
-
-def _model(row: dict[str, JsonValue]) -> ModelInfo | None:
-    """One row of a list of models, with what OpenRouter, Mistral, Groq and vLLM add to it."""
-    model = row.get("id")
-    if not isinstance(model, str) or _CANNOT_CHAT.search(model):
-        return None
-    capabilities, top = row.get("capabilities"), row.get("top_provider")
-    capabilities = capabilities if isinstance(capabilities, dict) else {}
-    if capabilities.get("completion_chat") is False:
-        return None
-    architecture = row.get("architecture")
-    modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
-    parameters = row.get("supported_parameters")
-    lengths = ("context_length", "context_window", "max_context_length", "max_model_len")
-    return ModelInfo(
-        model=model,
-        name=str(row.get("name") or row.get("display_name") or model),
-        context=next((size for name in lengths if (size := count(row, name))), None),
-        max_output=count(top, "max_completion_tokens")
-        or count(row, "max_completion_tokens")
-        or None,
-        vision=_among("image", modalities, capabilities.get("vision")),
-        tools=_among("tools", parameters, capabilities.get("function_calling")),
-        reasoning=_among("reasoning", parameters, capabilities.get("reasoning")),
-    )
-
-
-def _among(word: str, words: JsonValue, otherwise: JsonValue) -> bool | None:
-    if isinstance(words, list):
-        return word in words
-    return otherwise if isinstance(otherwise, bool) else None

@@ -1,0 +1,51 @@
+"""What answers on this machine, found quickly or not at all."""
+
+import asyncio
+from time import monotonic
+
+from sidecar.errors import KeyMissing
+from sidecar.providers.discovery import WITHIN_S, Found, find
+from sidecar.providers.endpoint import Endpoint
+from tests.providers.conftest import Open, asking
+from tests.support.fake_openai import HANG, Answer, FakeOpenAI, status
+
+
+async def test_a_server_that_lists_models_is_found_by_its_name(upstream: FakeOpenAI) -> None:
+    upstream.models = [{"id": "llama3.2"}, {"id": "qwen3"}]
+
+    found = await find({"Ollama": upstream.url, "Nobody": "http://127.0.0.1:1/v1"})
+
+    assert found == [Found("Ollama", upstream.url, ("llama3.2", "qwen3"))]
+
+
+async def test_whoever_answers_otherwise_is_not_found(upstream: FakeOpenAI) -> None:
+    for answer in (status(401, "no"), Answer([b"<html>"]), Answer([b'{"data": []}'])):
+        upstream.will_list(answer)
+
+        assert await find({"Ollama": upstream.url}) == []
+
+
+async def test_a_server_that_hangs_delays_nobody_for_long(upstream: FakeOpenAI) -> None:
+    upstream.will_list(Answer([b'{"data"', HANG]))
+    started = monotonic()
+
+    async with asyncio.timeout(5):
+        found = await find({f"Server {number}": upstream.url for number in range(5)})
+
+    assert found == []
+    assert monotonic() - started < 4 * WITHIN_S  # at once, not one after the other
+
+
+async def test_who_has_no_key_is_told_what_answers_here(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    provider = open_it(kind="openai", key=None)
+    assert isinstance(provider, Endpoint)
+    provider.local = lambda: find({"Ollama": upstream.url})
+
+    try:
+        await anext(provider.stream(asking()))
+    except KeyMissing as error:
+        assert f"Ollama answers at {upstream.url} and has gpt-4o-mini" in str(error)
+    else:
+        raise AssertionError("there was no key")
