@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from base64 import b64decode, b64encode
 from contextlib import aclosing
 from typing import Any
 
@@ -15,7 +16,14 @@ from sidecar.errors import (
     ProviderError,
     ProviderOverloaded,
 )
-from sidecar.messages import Message, ToolCallPart, ToolResultPart, VendorContent
+from sidecar.messages import (
+    Attachment,
+    MediaContent,
+    Message,
+    ToolCallPart,
+    ToolResultPart,
+    VendorContent,
+)
 from sidecar.providers.base import (
     Finished,
     ModelEvent,
@@ -35,6 +43,9 @@ from tests.support.wire_formats import FORMATS, USAGE, Format
 
 WEATHER = ("call_1", "weather", {"city": "Kraków", "days": 3})
 TIME = ("call_2", "time", {"zone": "Europe/Warsaw"})
+PIXEL = b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNkYPhfDwAChwGA60e6kgAAAABJRU5ErkJggg=="
+)
 MODELS = {"responses": "gpt-5", "messages": "claude-sonnet-4-5", "generate_content": "gemini-3-pro"}
 
 
@@ -279,3 +290,33 @@ def answered(events: list[ModelEvent], model: str) -> Message:
     )
     said = message("assistant", *calls, *results)
     return said.model_copy(update={"model": f"acme/{model}", "vendor_content": content})
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [each for each in FORMATS if each.name != "generate_content"],
+    ids=lambda wire: wire.name,
+)
+async def test_an_image_that_a_tool_gave_is_shown_to_the_model(
+    upstream: FakeOpenAI, wire: Format, provider: Provider
+) -> None:
+    picture = MediaContent(type="image", mime="image/png", bytes=len(PIXEL), attachment_id="a")
+    call = ToolCallPart(
+        tool_call_id="call_1", server="s", name="look", offered_as="look", arguments={}
+    )
+    given = ToolResultPart(
+        tool_call_id="call_1", status="ok", text="A view.", duration_ms=1, content=(picture,)
+    )
+    upstream.will(Answer(wire.text("Nice.")))
+
+    await heard(
+        provider,
+        ModelRequest(
+            model=MODELS.get(wire.name, "m"),
+            history=[user("Look"), message("assistant", call, given)],
+            attachments={"a": Attachment("image/png", PIXEL)},
+        ),
+    )
+
+    [body] = upstream.bodies
+    assert b64encode(PIXEL).decode() in json.dumps(body)

@@ -31,6 +31,7 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
+    pictures,
     steps,
 )
 from sidecar.providers.dialects.message_blocks import Blocks
@@ -164,7 +165,7 @@ class Messages:
                 turns.add("user", blocks or [_SILENCE])
                 continue
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                said, results = _step(step)
+                said, results = _step(step, files)
                 turns.add("assistant", said)
                 turns.add("user", results)
         return turns.encoded()
@@ -483,7 +484,7 @@ def _file(file: Native) -> JsonObject:
     return document | {"title": file.name} if file.name else document
 
 
-def _step(step: Step) -> tuple[list[JsonObject], list[JsonObject]]:
+def _step(step: Step, files: Files) -> tuple[list[JsonObject], list[JsonObject]]:
     """What the assistant said, and its calls' results, all of which belong into one turn."""
     answers = list(step.answers())
     said = _own_words(step)
@@ -494,7 +495,10 @@ def _step(step: Step) -> tuple[list[JsonObject], list[JsonObject]]:
             said.append({"type": "tool_use", **block, "input": call.arguments})
     uses = [block for block in said if block["type"] == "tool_use"]
     # In order, not by id: the vendor's own words have the vendor's ids.
-    results = [_result(use["id"], result) for use, (_, result) in zip(uses, answers, strict=True)]
+    results = [
+        _result(use["id"], result, pictures(result, files))
+        for use, (_, result) in zip(uses, answers, strict=True)
+    ]
     return said, results
 
 
@@ -507,9 +511,11 @@ def _own_words(step: Step) -> list[JsonObject] | None:
     return blocks if len(uses) == len(step.calls) else None
 
 
-def _result(use_id: JsonValue, result: ToolResultPart) -> JsonObject:
+def _result(use_id: JsonValue, result: ToolResultPart, images: Sequence[Native]) -> JsonObject:
     block: JsonObject = {"type": "tool_result", "tool_use_id": use_id}
-    if result.text.strip():
+    if images:
+        block["content"] = [*_text(result.text), *(_file(image) for image in images)]
+    elif result.text.strip():
         block["content"] = result.text
     return block if result.status == "ok" else block | {"is_error": True}
 

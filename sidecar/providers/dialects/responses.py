@@ -13,7 +13,7 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
-from sidecar.messages import JsonObject, Part, Tool, ToolCallPart
+from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, ToolResultPart
 from sidecar.providers.base import ModelInfo, ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import (
     UNANSWERED,
@@ -23,6 +23,7 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     parse_object,
+    pictures,
     steps,
 )
 from sidecar.providers.dialects.openai_models import parse_models
@@ -122,7 +123,7 @@ class Responses:
                 yield {"role": "user", "content": _content(message.parts, files)}
                 continue
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                yield from _step(step)
+                yield from _step(step, files)
 
 
 def _has(body: JsonObject, name: str) -> bool:
@@ -173,27 +174,41 @@ def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
         if not isinstance(fitted, Native):
             yield {"type": "input_text", "text": fitted.text}
             return
-        url = f"data:{fitted.mime};base64,{fitted.data}"
         if fitted.mime.startswith("image/"):
-            yield {"type": "input_image", "image_url": url, "detail": "auto"}
+            yield _image(fitted)
         else:
+            url = f"data:{fitted.mime};base64,{fitted.data}"
             # A file without a name is refused.
             name = fitted.name or "file.pdf"
             yield {"type": "input_file", "filename": name, "file_data": url}
 
 
-def _step(step: Step) -> Iterator[JsonObject]:
+def _step(step: Step, files: Files) -> Iterator[JsonObject]:
     """What the model said, and after it the answer to each of its calls."""
     own = step.verbatim if isinstance(step.verbatim, list) else None
     said = list(_said(step) if own is None else _own(own))
     yield from said
     calls: list[JsonObject] = [item for item in said if item.get("type") in CALLS]
     # In order, for the ids of a message may not be those under which its vendor knows the calls.
-    texts = [result.text for _, result in step.answers()]
-    unanswered = [UNANSWERED] * (len(calls) - len(texts))
-    for call, text in zip(calls, texts + unanswered, strict=False):
-        answered: JsonObject = {"call_id": call["call_id"], "output": text}
+    outputs = [_output(result, files) for _, result in step.answers()]
+    unanswered: list[JsonValue] = [UNANSWERED] * (len(calls) - len(outputs))
+    for call, output in zip(calls, outputs + unanswered, strict=False):
+        answered: JsonObject = {"call_id": call["call_id"], "output": output}
         yield answered | {"type": f"{call['type']}_output"}
+
+
+def _output(result: ToolResultPart, files: Files) -> JsonValue:
+    """Text alone where that is all: not every speaker of this format knows the list."""
+    images = pictures(result, files)
+    if not images:
+        return result.text
+    text: JsonObject = {"type": "input_text", "text": result.text}
+    return [text, *(_image(image) for image in images)]
+
+
+def _image(image: Native) -> JsonObject:
+    url = f"data:{image.mime};base64,{image.data}"
+    return {"type": "input_image", "image_url": url, "detail": "auto"}
 
 
 def _said(step: Step) -> Iterator[JsonObject]:
