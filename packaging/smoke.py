@@ -36,9 +36,10 @@ from sidecar.protocol import (  # noqa: E402
     Shutdown,
     ToolsCallPayload,
 )
-from tests.support.fake_openai import FakeOpenAI, text  # noqa: E402
+from tests.support.fake_openai import Answer, FakeOpenAI  # noqa: E402
 from tests.support.processes import THREE_SERVERS  # noqa: E402
 from tests.support.secret_service import missing_programs, secret_service  # noqa: E402
+from tests.support.wire_formats import FORMATS, ResponsesFormat  # noqa: E402
 
 GOLDEN = PROJECT / "tests" / "protocol.schema.json"
 TOKEN = "s" * 43
@@ -134,13 +135,13 @@ async def schema_is_the_golden_one(place: Place) -> None:
     check(printed.decode() == GOLDEN.read_text("utf-8"), f"`schema` differs from {GOLDEN}.")
 
 
-async def chats_through_a_vendor_and_three_servers(place: Place) -> None:
+async def chats_through_every_vendor_and_three_servers(place: Place) -> None:
     own_libraries = str(place.home)  # of the person, whose programs must find them again
     given = {"OPENAI_API_KEY": "sk-not-for-children", "LD_LIBRARY_PATH": own_libraries}
     async with FakeOpenAI() as vendor, _http_server() as url:
-        vendor.will(text("Hello from the vendor."))
+        at_vendor = {"base_url": vendor.url, "api_key": "sk-smoke"}
         settings = {
-            "providers": {"openai": {"base_url": vendor.url, "api_key": "sk-smoke"}},
+            "providers": {wire.name: {**wire.section, **at_vendor} for wire in FORMATS},
             "mcp": {"servers": {"web": {"url": url, "trusted": True}, "probe": _probe()}},
         }
         async with _managed(place, "--demo", settings=settings, environ=given) as sidecar:
@@ -148,8 +149,10 @@ async def chats_through_a_vendor_and_three_servers(place: Place) -> None:
                 await _until_ready(client, {"demo", "web", "probe"})
                 told = await _chat(client, "what time is it?", "demo/scripted")
                 check("current_time returned: 20" in told, f"The demo's tool gave: {told!r}.")
-                told = await _chat(client, "hello", "openai/gpt-4o-mini")
-                check(told == "Hello from the vendor.", f"Through the SDK came: {told!r}.")
+                for wire in FORMATS:
+                    vendor.will(Answer(wire.text("Hello ", "from the vendor.")))
+                    told = await _chat(client, "hello", f"{wire.name}/a-model")
+                    check(told == "Hello from the vendor.", f"{wire.name} gave: {told!r}.")
                 told = await _call(client, "web", "add", {"a": 2, "b": 40})
                 check(told == "42", f"Over HTTP came: {told!r}.")
                 environ = json.loads(await _call(client, "probe", "environment", {}))
@@ -281,7 +284,7 @@ async def outlives_an_update_of_its_file(place: Place) -> None:
     installed = Place(place.home / place.program.name, place.home)
     shutil.copy2(place.program, installed.program)
     async with FakeOpenAI() as vendor:
-        vendor.will(text("Hello from the vendor."))
+        vendor.will(Answer(ResponsesFormat().text("Hello from the vendor.")))
         settings = {
             "providers": {"openai": {"base_url": vendor.url, "api_key": "sk-smoke"}},
             "chat": {"model": "ollama/none"},  # so that nothing is imported for it beforehand
@@ -430,7 +433,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Use a built program as a frontend does.")
     parser.add_argument("path", metavar="PATH", type=Path, help="the built program")
     given = parser.parse_args()
-    checks = [schema_is_the_golden_one, chats_through_a_vendor_and_three_servers]
+    checks = [schema_is_the_golden_one, chats_through_every_vendor_and_three_servers]
     checks.append(leaves_no_process_when_its_launcher_is_killed)
     if sys.platform == "win32":
         print("--  Windows has no signals: only the closed stdin ends it here.")

@@ -25,7 +25,8 @@ PROJECT = Path(__file__).parents[1]
 sys.path.insert(0, str(PROJECT))  # for the fake vendor
 
 from sidecar.client import Client, connect  # noqa: E402
-from tests.support.fake_openai import FakeOpenAI  # noqa: E402
+from tests.support.fake_openai import Answer, FakeOpenAI  # noqa: E402
+from tests.support.wire_formats import ResponsesFormat  # noqa: E402
 
 GOAL = 5.0
 STEP_S = 60.0  # a hang must not hold whoever measures
@@ -130,6 +131,7 @@ async def _running(
 async def _print_memory(program: Path, home: Path) -> None:
     """Of the launcher and the program; what two processes share counts half for each."""
     async with FakeOpenAI() as vendor:
+        vendor.will(Answer(ResponsesFormat().text("Hello.")))
         openai = {"providers": {"openai": {"base_url": vendor.url, "api_key": "sk-none"}}}
         demo = {"chat": {"model": "demo/scripted"}, "providers": {"demo": {"kind": "demo"}}}
         for name, settings in (("openai", openai), ("demo", demo)):
