@@ -4,25 +4,16 @@ Each kind's adapter is imported when the first provider of that kind is opened.
 """
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, assert_never
 from urllib.parse import urlsplit
 
-from sidecar.config import DEFAULT_BASE_URLS, ProviderConfig, ProviderKind, TimeoutsConfig
+from sidecar.config import DEFAULT_BASE_URLS, ProviderConfig, TimeoutsConfig
 from sidecar.errors import ProviderError
 from sidecar.providers.base import Provider
 
 if TYPE_CHECKING:
-    from sidecar.providers.compatible import DirectWire
-    from sidecar.providers.dialects.base import Dialect
+    from sidecar.providers.discovery import Find
     from sidecar.providers.http import Http
-    from sidecar.providers.openai import SdkWire
-
-_SUPPORTED = frozenset[ProviderKind](("openai", "openai_compatible", "anthropic", "gemini", "demo"))
-
-
-def supports(kind: ProviderKind) -> bool:
-    """Whether this version can talk to providers of this kind."""
-    return kind in _SUPPORTED
 
 
 def open_provider(
@@ -33,87 +24,49 @@ def open_provider(
     key: Callable[[], Awaitable[str | None]],
     timeouts: TimeoutsConfig,
     max_retries: int,
+    find_local: "Find | None" = None,
 ) -> Provider:
     """The provider of one entry of the settings. Raises ProviderError if it cannot be served.
 
     `key` is asked before every request, and is already bound to this provider and its address.
+    `find_local` finds what a person without a key can use instead; None: the usual ports.
     """
+    if section.kind == "demo":
+        from sidecar.providers.demo import DemoProvider
+
+        return DemoProvider()
+    from sidecar.providers import discovery
+    from sidecar.providers.endpoint import Endpoint
+
+    base_url, headers = _base_url(name, section), section.headers
     match section.kind:
-        case "demo":
-            from sidecar.providers.demo import DemoProvider
+        case "openai":
+            from sidecar.providers.openai import openai_api
 
-            return DemoProvider()
-        case "openai" | "openai_compatible":
-            from sidecar.providers.endpoint import Endpoint
+            speaks_chat = section.api == "chat"
+            api = openai_api(name, base_url, headers, http, timeouts.connect_s, speaks_chat)
+        case "openai_compatible":
+            from sidecar.providers.compatible import compatible_api
 
-            is_openai = section.kind == "openai"
-            base_url = _base_url(name, section)
-            has_login = any(header.lower() == "authorization" for header in section.headers)
-            return Endpoint(
-                name,
-                base_url,
-                _openai_dialect(name, section),
-                _wire(section.kind)(http, base_url, section.headers, timeouts.connect_s),
-                key=key,
-                key_variable="OPENAI_API_KEY" if is_openai and not has_login else None,
-                timeouts=timeouts,
-                max_retries=max_retries,
-                advice=_advice(section),
-            )
+            api = compatible_api(name, base_url, headers, http, timeouts.connect_s)
         case "anthropic":
-            from sidecar.providers.anthropic import open_anthropic
+            from sidecar.providers.anthropic import anthropic_api
 
-            return open_anthropic(
-                name,
-                _base_url(name, section),
-                section.headers,
-                http=http,
-                key=key,
-                timeouts=timeouts,
-                max_retries=max_retries,
-            )
+            api = anthropic_api(name, base_url, headers, http, timeouts.connect_s)
         case "gemini":
-            from sidecar.providers.gemini import open_gemini
+            from sidecar.providers.gemini import gemini_api
 
-            return open_gemini(
-                name,
-                _base_url(name, section),
-                section.headers,
-                http=http,
-                key=key,
-                timeouts=timeouts,
-                max_retries=max_retries,
-            )
+            api = gemini_api(name, base_url, headers, http, timeouts.connect_s)
         case _:
             assert_never(section.kind)
-
-
-def _openai_dialect(name: str, section: ProviderConfig) -> "Dialect":
-    if section.kind == "openai" and section.api != "chat":
-        from sidecar.providers.dialects.responses import Responses
-
-        return Responses(name)
-    from sidecar.providers.dialects.chat_completions import ChatCompletions
-
-    is_openai = section.kind == "openai"
-    return ChatCompletions(name, "max_completion_tokens" if is_openai else "max_tokens")
-
-
-def _advice(section: ProviderConfig) -> str:
-    is_elsewhere = section.base_url not in (None, DEFAULT_BASE_URLS["openai"])
-    if section.kind != "openai" or section.api == "chat" or not is_elsewhere:
-        return ""
-    return " (A server that knows only OpenAI's older API needs `api: chat`.)"
-
-
-def _wire(kind: Literal["openai", "openai_compatible"]) -> "type[SdkWire | DirectWire]":
-    if kind == "openai":
-        from sidecar.providers.openai import SdkWire
-
-        return SdkWire
-    from sidecar.providers.compatible import DirectWire
-
-    return DirectWire
+    return Endpoint(
+        name,
+        api,
+        key=key,
+        timeouts=timeouts,
+        max_retries=max_retries,
+        find_local=find_local or discovery.find,
+    )
 
 
 def _base_url(name: str, section: ProviderConfig) -> str:

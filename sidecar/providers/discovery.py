@@ -5,8 +5,9 @@ Asked only when a person has no key and would like to know what else there is: a
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import aiohttp
 
@@ -30,6 +31,9 @@ class Found:
     name: str
     base_url: str
     models: tuple[str, ...]
+
+
+Find: TypeAlias = Callable[[], Awaitable[Sequence[Found]]]
 
 
 async def find(servers: Mapping[str, str] = USUAL) -> Sequence[Found]:

@@ -1,13 +1,13 @@
 """A vendor's API: request, stream, retries, list of models, whatever its format and transport.
 
-The one flow for every kind; the Dialect and the Wire are all in which they differ. A parameter
+The one flow for every kind; an Api is all in which they differ. A parameter
 that the server refuses by name is left out, once found, for that model from then on.
 """
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import aiohttp
@@ -16,10 +16,9 @@ import structlog
 from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
-from sidecar.providers import discovery
 from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, UsageReport
 from sidecar.providers.dialects.base import AnswerStream, Dialect
-from sidecar.providers.discovery import Found
+from sidecar.providers.discovery import Find
 from sidecar.providers.failures import Vendor, said
 from sidecar.providers.files import Fitting, shows_image
 from sidecar.providers.http import (
@@ -62,43 +61,48 @@ class Wire(Protocol):
     ) -> AbstractAsyncContextManager[Reply]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Api:
+    """What a vendor's API differs in from another's.
+
+    `key_variable` is where the vendor's key usually is; None: it works without a key. `advice` is
+    a sentence for errors that say there is nothing at the address.
+    """
+
+    base_url: str
+    dialect: Dialect
+    wire: Wire
+    key_variable: str | None = None
+    advice: str = ""
+
+
 class Endpoint:
-    """A Provider over a Wire."""
+    """A Provider of an Api."""
 
     def __init__(
         self,
         name: str,
-        base_url: str,
-        dialect: Dialect,
-        wire: Wire,
+        api: Api,
         *,
         key: Callable[[], Awaitable[str | None]],
-        key_variable: str | None,
         timeouts: TimeoutsConfig,
         max_retries: int,
-        advice: str = "",
-        local: Callable[[], Awaitable[Sequence[Found]]] = discovery.find,
+        find_local: Find,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        """`key_variable` is where the vendor's key usually is; None: it works without a key.
-
-        `advice` is a sentence for errors that say there is nothing at the address.
-        `local` finds what a person without a key can use instead.
-        """
+        """`find_local` finds what a person without a key can use instead."""
         self._name = name
-        self._base_url = base_url
-        self._dialect = dialect
-        self._wire = wire
+        self._api = api
+        self._dialect = api.dialect
+        self._wire = api.wire
         self._key = key
-        self._key_variable = key_variable
         self._timeouts = timeouts
         self._max_retries = max_retries
-        self._advice = advice
-        self.local = local
+        self._find_local = find_local
         self._sleep = sleep
-        self._prices = Prices(base_url)
+        self._prices = Prices(api.base_url)
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
-        self._fitting = Fitting(dialect.takes)
+        self._fitting = Fitting(api.dialect.takes)
         self._listed_blind: frozenset[str] = frozenset()  # models
         self._found_blind: set[str] = set()
 
@@ -137,7 +141,7 @@ class Endpoint:
         """Connections belong to Http."""
 
     async def _attempt(self, request: ModelRequest, end: float) -> AsyncGenerator[ModelEvent, None]:
-        vendor = replace(await self._vendor(), model=request.model)
+        vendor = replace(await self._asked_vendor(), model=request.model)
         refused = self._refused.setdefault(request.model, [])
         is_blind = request.model in self._listed_blind
         asks_about_image = shows_image(request)
@@ -222,13 +226,25 @@ class Endpoint:
     def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
         return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
 
+    async def _asked_vendor(self) -> Vendor:
+        """The vendor of a chat: who has no key for it is told what answers on this machine."""
+        try:
+            return await self._vendor()
+        except KeyMissing as error:
+            found = await self._find_local()
+            instead = (
+                f" {server.name} answers at {server.base_url} and has {server.models[0]}."
+                for server in found
+            )
+            raise KeyMissing(f"{error}{''.join(instead)}", provider=self._name) from None
+
     async def _vendor(self) -> Vendor:
         key = await self._key()
-        if key is None and self._key_variable is not None:
+        variable = self._api.key_variable
+        if key is None and variable is not None:
             raise KeyMissing(
                 f"There is no API key for {self._name}. Set one with `sidecar keys set "
-                f"{self._name}`, or in {self._key_variable}; {await self._instead()}"
-                "`--demo` works without a key.",
+                f"{self._name}`, or in {variable}; `--demo` works without a key.",
                 provider=self._name,
             )
         if key is not None and not (key.isascii() and key.isprintable()):
@@ -237,15 +253,7 @@ class Endpoint:
                 f"`sidecar keys set {self._name}`.",
                 provider=self._name,
             )
-        return Vendor(self._name, self._base_url, key, advice=self._advice)
-
-    async def _instead(self) -> str:
-        """What a person without a key can do on this machine; empty when there is nothing."""
-        found = await self.local()
-        return "".join(
-            f"{server.name} answers at {server.base_url} and has {server.models[0]}; "
-            for server in found
-        )
+        return Vendor(self._name, self._api.base_url, key, advice=self._api.advice)
 
 
 async def _opened(

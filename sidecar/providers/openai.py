@@ -20,8 +20,14 @@ from typing import TYPE_CHECKING, Any
 
 import aiohttp
 
+from sidecar.config import DEFAULT_BASE_URLS
 from sidecar.messages import JsonObject
+from sidecar.providers.dialects.base import Dialect
+from sidecar.providers.dialects.chat_completions import ChatCompletions
+from sidecar.providers.dialects.responses import Responses
+from sidecar.providers.endpoint import Api
 from sidecar.providers.http import Http, Reply
+from sidecar.providers.wire import has_login
 from sidecar.threads import load_modules
 
 if TYPE_CHECKING:
@@ -42,6 +48,30 @@ _MODULES = (  # all that the first request would import, so that none of it happ
     "openai.resources.responses.responses",
     "httpcore2",
 )
+
+
+def openai_api(
+    name: str,
+    base_url: str,
+    headers: Mapping[str, str],
+    http: Http,
+    connect_s: float,
+    speaks_chat: bool,
+) -> Api:
+    """Asked by the Responses API, or with `speaks_chat` by the older Chat Completions."""
+    dialect: Dialect = Responses(name)
+    advice = ""
+    if speaks_chat:
+        dialect = ChatCompletions(name, "max_completion_tokens")
+    elif base_url != DEFAULT_BASE_URLS["openai"]:
+        advice = " (A server that knows only OpenAI's older API needs `api: chat`.)"
+    return Api(
+        base_url,
+        dialect,
+        SdkWire(http, base_url, headers, connect_s),
+        key_variable=None if has_login(headers, "authorization") else "OPENAI_API_KEY",
+        advice=advice,
+    )
 
 
 class SdkWire:

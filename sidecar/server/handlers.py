@@ -88,7 +88,6 @@ from sidecar.protocol import (
     ToolsListResult,
     error_info,
 )
-from sidecar.providers import supports
 from sidecar.providers.registry import Providers
 from sidecar.server.connection import Answer, Connection
 from sidecar.server.follow import Follow
@@ -284,7 +283,7 @@ async def _providers(services: Services) -> ProvidersListResult:
                 kind=section.kind,
                 base_url=section.base_url,
                 key_set=keys.get(name, False),
-                supported=supports(section.kind),
+                supported=True,  # every kind there is has a client by now
             )
             for name, section in services.providers.sections.items()
         )

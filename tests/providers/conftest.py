@@ -1,7 +1,7 @@
 """A fake upstream, and a provider of each kind that points at it."""
 
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +11,7 @@ from sidecar.config import NetworkConfig, ProviderConfig, ProviderKind, Timeouts
 from sidecar.messages import Message, Part, Role, TextPart
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelRequest, Provider
+from sidecar.providers.discovery import Find, Found
 from sidecar.providers.http import Http
 from tests.support.fake_openai import FakeOpenAI
 
@@ -33,6 +34,11 @@ def user(text: str) -> Message:
 
 def asking(text: str = "Hi", model: str = "gpt-4o-mini") -> ModelRequest:
     return ModelRequest(model=model, history=[user(text)])
+
+
+async def nothing() -> Sequence[Found]:
+    """What is found on a machine without model servers, whatever this one has."""
+    return ()
 
 
 @pytest.fixture(autouse=True)
@@ -71,6 +77,7 @@ def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
         headers: dict[str, str] | None = None,
         timeouts: TimeoutsConfig = PATIENT,
         max_retries: int = 0,
+        find_local: Find = nothing,
         **section: Any,
     ) -> Provider:
         async def find_key() -> str | None:
@@ -89,6 +96,7 @@ def open_it(http: Http, upstream: FakeOpenAI, kind: ProviderKind) -> Open:
             key=find_key,
             timeouts=timeouts,
             max_retries=max_retries,
+            find_local=find_local,
         )
 
     return open_it

@@ -22,7 +22,6 @@ from sidecar.messages import (
     Usage,
     VendorContent,
 )
-from sidecar.providers import supports
 from sidecar.providers.base import (
     Finished,
     ModelEvent,
@@ -64,10 +63,6 @@ async def failure(provider: Provider) -> ProviderError:
     with pytest.raises(ProviderError) as caught:
         await all_of(provider.stream(asking(model=MODEL)))
     return caught.value
-
-
-def test_anthropic_is_supported() -> None:
-    assert supports("anthropic")
 
 
 @pytest.mark.parametrize("end", ["", "/", "/v1", "/v1/"])

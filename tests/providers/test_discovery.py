@@ -1,11 +1,13 @@
 """What answers on this machine, found quickly or not at all."""
 
 import asyncio
+from collections.abc import Sequence
 from time import monotonic
+
+import pytest
 
 from sidecar.errors import KeyMissing
 from sidecar.providers.discovery import WITHIN_S, Found, find
-from sidecar.providers.endpoint import Endpoint
 from tests.providers.conftest import Open, asking
 from tests.support.fake_openai import HANG, Answer, FakeOpenAI, status
 
@@ -39,13 +41,15 @@ async def test_a_server_that_hangs_delays_nobody_for_long(upstream: FakeOpenAI) 
 async def test_who_has_no_key_is_told_what_answers_here(
     upstream: FakeOpenAI, open_it: Open
 ) -> None:
-    provider = open_it(kind="openai", key=None)
-    assert isinstance(provider, Endpoint)
-    provider.local = lambda: find({"Ollama": upstream.url})
+    provider = open_it(kind="openai", key=None, find_local=lambda: find({"Ollama": upstream.url}))
 
-    try:
+    with pytest.raises(KeyMissing, match=f"Ollama answers at {upstream.url} and has gpt-4o-mini"):
         await anext(provider.stream(asking()))
-    except KeyMissing as error:
-        assert f"Ollama answers at {upstream.url} and has gpt-4o-mini" in str(error)
-    else:
-        raise AssertionError("there was no key")
+
+
+async def test_a_list_of_models_without_a_key_looks_for_nothing(open_it: Open) -> None:
+    async def find_local() -> Sequence[Found]:
+        raise AssertionError("nobody asked")
+
+    with pytest.raises(KeyMissing):
+        await open_it(kind="openai", key=None, find_local=find_local).models()
