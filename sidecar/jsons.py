@@ -36,6 +36,37 @@ def loads(text: str | bytes) -> JsonValue:
     return value
 
 
+def parse_object(raw: str) -> dict[str, JsonValue] | None:
+    """The arguments of a call; None for what is no JSON object. Nothing means no arguments."""
+    if not raw.strip():
+        return {}
+    try:
+        value = loads(raw)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def text(value: JsonValue) -> str:
+    """Empty for what is no text."""
+    return value if isinstance(value, str) else ""
+
+
+def items(value: JsonValue) -> list[JsonValue]:
+    """Empty for what is no list."""
+    return value if isinstance(value, list) else []
+
+
+def fields(value: JsonValue) -> dict[str, JsonValue]:
+    """Empty for what is no object."""
+    return value if isinstance(value, dict) else {}
+
+
+def rows(value: JsonValue) -> list[dict[str, JsonValue]]:
+    """The objects in a list; empty for what is none."""
+    return [row for row in items(value) if isinstance(row, dict)]
+
+
 def _is_too_deep(value: JsonValue) -> bool:
     level = [value]
     for _ in range(MAX_DEPTH):

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from sidecar import jsons
+from sidecar.messages import JsonObject
 
 
 @pytest.mark.parametrize(
@@ -50,3 +51,18 @@ def test_whatever_cannot_be_read_is_a_value_error(text: str | bytes) -> None:
 def test_many_brackets_side_by_side_are_not_deep() -> None:
     assert jsons.loads("[" + "[]," * 500 + "0]") == [*([[]] * 500), 0]
     assert jsons.loads("[" * 100 + "]" * 100)
+
+
+def test_what_is_of_another_kind_than_expected_is_empty() -> None:
+    for other in (None, 5, True):
+        assert jsons.text(other) == ""
+        assert jsons.fields(other) == {}
+        assert jsons.items(other) == jsons.rows(other) == []
+    assert jsons.rows([{"a": 1}, "b", None]) == [{"a": 1}]
+
+
+@pytest.mark.parametrize(
+    ("raw", "meant"), [('{"a": 1}', {"a": 1}), ("", {}), (" \n", {}), ("[]", None), ('{"a":', None)]
+)
+def test_the_arguments_of_a_call_are_an_object_or_nothing(raw: str, meant: JsonObject) -> None:
+    assert jsons.parse_object(raw) == meant

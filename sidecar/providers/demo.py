@@ -99,7 +99,7 @@ def _script(request: ModelRequest) -> Iterator[ModelEvent]:
     for call in calls:
         call_id = f"demo_{uuid4().hex[:8]}"
         yield from (ToolArguments(call_id, call.name, piece) for piece in _split(call.raw))
-        yield ToolCall(call_id, call.name, _parse(call.raw), call.raw)
+        yield ToolCall(call_id, call.name, jsons.parse_object(call.raw), call.raw)
     if not calls:
         yield from _act(last.text)
 
@@ -198,14 +198,6 @@ def _outcome(name: str, result: ToolResultPart) -> str:
             return f"The tool {name} did not answer in time."
         case _:
             return f"The tool {name} failed: {text}"
-
-
-def _parse(raw: str) -> JsonObject | None:
-    try:
-        value = jsons.loads(raw)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _split(text: str) -> list[str]:

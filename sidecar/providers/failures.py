@@ -174,6 +174,12 @@ class Vendor:
         sentence = self._sentence(ModelNoVision, _Report("", (), False), None, None)
         return ModelNoVision(sentence.replace(": .", "."), provider=self.name)
 
+    def cut_short(self) -> ProviderBadResponse:
+        return self.bad_response("ended its answer in the middle, without saying why.")
+
+    def nameless_call(self) -> ProviderBadResponse:
+        return self.bad_response("called a tool without naming it.")
+
     def _told(self, report: _Report) -> ProviderError:
         """The vendor's own status, where it gives one, stands for the 200 that came before."""
         statuses = [int(code) for code in report.codes if re.fullmatch(r"[45]\d\d", code)]

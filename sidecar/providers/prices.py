@@ -55,7 +55,7 @@ class Prices:
             cached=_per_million(_find(self.base_url, info.model, Usage(input=1000, cached=1000))),
         )
         context = info.context or found.model.context_window
-        return replace(info, context=context, price=info.price or price)
+        return replace(info, context=context, price=price)
 
 
 def _per_million(thousand: "PriceCalculation | None") -> float:

@@ -280,7 +280,7 @@ def _said(entry: _Entry, param: str) -> Iterator[Part]:
     if text := _text(entry, param):
         yield TextPart(text=text)
     for call in entry.tool_calls or ():
-        arguments = _arguments(call.function.arguments)
+        arguments = jsons.parse_object(call.function.arguments)
         yield ToolCallPart(
             tool_call_id=call.id,
             server=None,
@@ -289,15 +289,6 @@ def _said(entry: _Entry, param: str) -> Iterator[Part]:
             arguments=arguments or {},
             invalid_arguments=call.function.arguments if arguments is None else None,
         )
-
-
-def _arguments(raw: str) -> JsonObject | None:
-    """None for what is no JSON object; nothing means no arguments."""
-    try:
-        value = jsons.loads(raw or "{}")
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
 
 
 def _add_result(sides: list[_Side], entry: _Entry, param: str) -> None:

@@ -8,7 +8,16 @@ from typing import Any, Literal
 import pytest
 
 from sidecar.config import NetworkConfig, ProviderConfig, ProviderKind, TimeoutsConfig
-from sidecar.messages import Message, Part, Role, TextPart
+from sidecar.messages import (
+    Message,
+    Part,
+    Role,
+    TextPart,
+    Tool,
+    ToolCallPart,
+    ToolResultPart,
+    ToolStatus,
+)
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelRequest, Provider
 from sidecar.providers.discovery import Find, Found
@@ -34,6 +43,28 @@ def user(text: str) -> Message:
 
 def asking(text: str = "Hi", model: str = "gpt-4o-mini") -> ModelRequest:
     return ModelRequest(model=model, history=[user(text)])
+
+
+def call(call_id: str, name: str = "s_f", **arguments: Any) -> ToolCallPart:
+    return ToolCallPart(
+        tool_call_id=call_id, server="s", name="f", offered_as=name, arguments=arguments
+    )
+
+
+def result(call_id: str, text: str, status: ToolStatus = "ok") -> ToolResultPart:
+    return ToolResultPart(tool_call_id=call_id, status=status, text=text, duration_ms=1)
+
+
+def tool(name: str, description: str | None = None, **schema: Any) -> Tool:
+    return Tool(
+        name=name,
+        server="s",
+        server_name=name,
+        description=f"Does {name}" if description is None else description,
+        input_schema=schema,
+        fingerprint="",
+        digest="",
+    )
 
 
 async def nothing() -> Sequence[Found]:

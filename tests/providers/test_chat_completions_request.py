@@ -11,41 +11,16 @@ from sidecar.messages import (
     Part,
     ReasoningPart,
     TextPart,
-    Tool,
-    ToolCallPart,
-    ToolResultPart,
     VendorContent,
 )
 from sidecar.providers.base import ModelRequest, Params
 from sidecar.providers.dialects.base import UNANSWERED
 from sidecar.providers.dialects.chat_completions import ChatCompletions, TokenLimit
-from tests.providers.conftest import message, user
+from tests.providers.conftest import call, message, result, tool, user
 
 
 def encode_request(request: ModelRequest, token_limit: TokenLimit = "max_tokens") -> JsonObject:
     return ChatCompletions("acme", token_limit).encode(request, {}).body
-
-
-def call(call_id: str, **arguments: Any) -> ToolCallPart:
-    return ToolCallPart(
-        tool_call_id=call_id, server="s", name="f", offered_as="s_f", arguments=arguments
-    )
-
-
-def result(call_id: str, text: str) -> ToolResultPart:
-    return ToolResultPart(tool_call_id=call_id, status="ok", text=text, duration_ms=1)
-
-
-def tool(name: str, **schema: Any) -> Tool:
-    return Tool(
-        name=name,
-        server="s",
-        server_name=name,
-        description=f"Does {name}",
-        input_schema=schema,
-        fingerprint="",
-        digest="",
-    )
 
 
 def messages(*history: Message, system_prompt: str | None = None) -> Any:

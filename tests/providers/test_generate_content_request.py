@@ -15,15 +15,12 @@ from sidecar.messages import (
     ReasoningPart,
     TextPart,
     Tool,
-    ToolCallPart,
-    ToolResultPart,
-    ToolStatus,
     VendorContent,
 )
 from sidecar.providers.base import ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import UNANSWERED, Encoded, Extracted, Files, Native
 from sidecar.providers.dialects.generate_content import FORMAT, UNSIGNED, GenerateContent
-from tests.providers.conftest import message, user
+from tests.providers.conftest import call, message, result, tool, user
 
 GEMINI = "gemini-3-pro-preview"
 SIGNATURE = base64.b64encode(b"thoughts of the model").decode()
@@ -59,28 +56,6 @@ def assistant(*parts: Part, own: dict[int, Any] | None = None) -> Message:
         for first, said in (own or {}).items()
     )
     return message("assistant", *parts).model_copy(update={"vendor_content": content})
-
-
-def call(call_id: str, name: str = "s_f", **arguments: Any) -> ToolCallPart:
-    return ToolCallPart(
-        tool_call_id=call_id, server="s", name="f", offered_as=name, arguments=arguments
-    )
-
-
-def result(call_id: str, text: str, status: ToolStatus = "ok") -> ToolResultPart:
-    return ToolResultPart(tool_call_id=call_id, status=status, text=text, duration_ms=1)
-
-
-def tool(name: str, **schema: Any) -> Tool:
-    return Tool(
-        name=name,
-        server="s",
-        server_name=name,
-        description=f"Does {name}",
-        input_schema=schema,
-        fingerprint="",
-        digest="",
-    )
 
 
 def model_turn(*parts: Any) -> JsonObject:

@@ -16,16 +16,12 @@ from sidecar.messages import (
     Part,
     ReasoningPart,
     TextPart,
-    Tool,
-    ToolCallPart,
-    ToolResultPart,
-    ToolStatus,
     VendorContent,
 )
 from sidecar.providers.base import ModelInfo, ModelRequest, Params
 from sidecar.providers.dialects.base import UNANSWERED, Extracted, Files, Native
 from sidecar.providers.dialects.messages import Messages
-from tests.providers.conftest import message, user
+from tests.providers.conftest import call, message, result, tool, user
 
 MODEL = "claude-sonnet-4-5"
 CACHED = {"cache_control": {"type": "ephemeral"}}
@@ -72,28 +68,6 @@ def assistant(*parts: Part, own: Any = None, first: int = 0) -> Message:
     words = VendorContent("acme", MODEL, "messages", first, len(parts), own)
     said = message("assistant", *parts)
     return said.model_copy(update={"vendor_content": (words,)}) if own else said
-
-
-def call(call_id: str, **arguments: Any) -> ToolCallPart:
-    return ToolCallPart(
-        tool_call_id=call_id, server="s", name="f", offered_as="s_f", arguments=arguments
-    )
-
-
-def result(call_id: str, text: str, status: ToolStatus = "ok") -> ToolResultPart:
-    return ToolResultPart(tool_call_id=call_id, status=status, text=text, duration_ms=1)
-
-
-def tool(name: str, description: str = "Does it", **schema: Any) -> Tool:
-    return Tool(
-        name=name,
-        server="s",
-        server_name=name,
-        description=description,
-        input_schema=schema,
-        fingerprint="",
-        digest="",
-    )
 
 
 def text(said: str) -> JsonObject:
@@ -258,7 +232,7 @@ def test_tools_are_sorted_by_name_and_always_take_an_object() -> None:
     assert body["tools"] == [
         {
             "name": "a",
-            "description": "Does it",
+            "description": "Does a",
             "input_schema": {
                 "type": "object",
                 "properties": {"x": {"type": "integer"}},

@@ -39,8 +39,8 @@ from sidecar.providers.base import (
 )
 from sidecar.providers.dialects.base import UNANSWERED, Extracted, Files, Native
 from sidecar.providers.dialects.responses import Responses
-from tests.providers.conftest import Open, asking, message, user
-from tests.providers.test_chat_completions_request import assistant, call, result, tool
+from tests.providers.conftest import Open, asking, call, message, result, tool, user
+from tests.providers.test_chat_completions_request import assistant
 from tests.support.fake_openai import Answer, FakeOpenAI, event, status
 
 INPUT: TypeAdapter[Any] = TypeAdapter(ResponseInputParam)
@@ -553,7 +553,7 @@ from sidecar.config import NetworkConfig, ProviderConfig, TimeoutsConfig
 from sidecar.providers import open_provider
 from sidecar.providers.http import Http
 from tests.support.fake_openai import FakeOpenAI, status
-from tests.providers.conftest import asking
+from tests.providers.conftest import asking, call, result, tool
 
 def of_the_sdk():
     packages = ("openai", "httpx2", "httpcore2", "pydantic")

@@ -5,7 +5,7 @@ clock and knows of a provider no more than its name. Also here: what all of them
 conversation, cut into the steps in which it was asked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Protocol, TypeAlias
@@ -195,15 +195,29 @@ def _plain_id(tool_call_id: str) -> str:
     return sha256(tool_call_id.encode()).hexdigest()[:9]
 
 
-def parse_object(raw: str) -> JsonObject | None:
-    """A call's arguments; None for what is no JSON object. Nothing means no arguments."""
-    if not raw.strip():
-        return {}
+def parse_chunk(event: SseEvent, vendor: Vendor, *, is_whole: bool) -> JsonObject:
+    """An event's object, or the first one of a list; empty for what is neither.
+
+    Once the answer `is_whole`, a broken event is the usage, cut off with the connection. An `error`
+    event may be a plain text. Raises ProviderBadResponse.
+    """
     try:
-        value = jsons.loads(raw)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        chunk = jsons.loads(event.data)
+    except ValueError as error:
+        if event.event == "error":
+            return {"error": event.data}
+        if is_whole:
+            return {}
+        raise vendor.bad_response("sent a piece of its answer that is no JSON.") from error
+    return jsons.fields(next(iter(chunk), None) if isinstance(chunk, list) else chunk)
+
+
+def listing(listed: JsonValue, model: Callable[[JsonObject], ModelInfo | None]) -> list[ModelInfo]:
+    """The models of a vendor's list, by id. Raises ValueError for what is no list."""
+    if not isinstance(listed, list):
+        raise ValueError("no list of models")
+    found = map(model, jsons.rows(listed))
+    return sorted((info for info in found if info is not None), key=lambda info: info.model)
 
 
 def count(counts: JsonValue, name: str) -> int:

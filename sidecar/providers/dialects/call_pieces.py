@@ -12,9 +12,9 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
+from sidecar import jsons
 from sidecar.messages import JsonObject
 from sidecar.providers.base import ToolArguments, ToolCall
-from sidecar.providers.dialects.base import parse_object
 
 _MARK = re.compile(r'\\.|[\\"{}]', re.DOTALL)  # a backslash alone is the last of its piece
 
@@ -111,7 +111,7 @@ class CallPieces:
         for call in self.begun:
             raw = "".join(call.arguments)
             # Nothing is how many servers write "no arguments", unless the answer was cut off there.
-            arguments = None if was_cut and not raw.strip() else parse_object(raw)
+            arguments = None if was_cut and not raw.strip() else jsons.parse_object(raw)
             made.append(ToolCall(call.call_id, call.name, arguments, raw))
         return made
 

@@ -9,6 +9,7 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
@@ -35,6 +36,7 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
+    parse_chunk,
     pictures,
     steps,
 )
@@ -160,7 +162,7 @@ class ChatCompletionsStream:
         if event.data.startswith("[DONE]"):
             self.done = True
             return
-        chunk = self._chunk(event)
+        chunk = parse_chunk(event, self._vendor, is_whole=self.is_whole)
         if usage := _usage(chunk):
             self._usage = usage
         choice = _first_choice(chunk)
@@ -182,11 +184,11 @@ class ChatCompletionsStream:
     def end(self) -> Iterator[ModelEvent]:
         """The calls, the usage and Finished. Raises ProviderBadResponse for an answer cut short."""
         if not self.is_whole:
-            raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
+            raise self._vendor.cut_short()
         reason = _STOP_REASONS.get(self._finish or "", "stop")
         calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
         if any(not call.name for call in calls):
-            raise self._vendor.bad_response("called a tool without naming it.")
+            raise self._vendor.nameless_call()
         yield from calls
         if extras := self._extras.verbatim(self._calls):
             yield Verbatim(FORMAT, extras)
@@ -197,19 +199,6 @@ class ChatCompletionsStream:
         elif self._refused:
             reason = "refusal"
         yield Finished(reason, self._finish)
-
-    def _chunk(self, event: SseEvent) -> dict[str, JsonValue]:
-        try:
-            chunk = jsons.loads(event.data)
-        except ValueError as error:
-            if event.event == "error":
-                return {"error": event.data}
-            if self.is_whole:
-                return {}  # the usage, cut off with the connection
-            raise self._vendor.bad_response(
-                "sent a piece of its answer that is no JSON."
-            ) from error
-        return chunk if isinstance(chunk, dict) else {}
 
     def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
         self._extras.add(delta)
@@ -227,11 +216,11 @@ class ChatCompletionsStream:
         if refusal and isinstance(refusal, str):
             self._refused = True
             yield TextDelta(refusal)
-        for piece in _rows(delta.get("tool_calls")):
+        for piece in jsons.rows(delta.get("tool_calls")):
             yield from self._calls.add(piece)
-        for annotation in _rows(delta.get("annotations")):
+        for annotation in jsons.rows(delta.get("annotations")):
             yield from _citation(annotation)
-        for image in _rows(delta.get("images")):
+        for image in jsons.rows(delta.get("images")):
             yield from _media(image)
 
 
@@ -255,33 +244,23 @@ def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | Reasoning
             yield ReasoningDelta(thinking)
 
 
-def _rows(value: JsonValue) -> list[JsonObject]:
-    return [row for row in value if isinstance(row, dict)] if isinstance(value, list) else []
-
-
 def _citation(annotation: JsonObject) -> Iterator[Citation]:
-    cited = annotation.get("url_citation")
-    if isinstance(cited, dict) and isinstance(url := cited.get("url"), str):
-        title = cited.get("title")
-        yield Citation(url, title if isinstance(title, str) and title else None)
+    cited = jsons.fields(annotation.get("url_citation"))
+    if url := jsons.text(cited.get("url")):
+        yield Citation(url, jsons.text(cited.get("title")) or None)
 
 
 def _media(image: JsonObject) -> Iterator[Media]:
     """An image as OpenRouter sends it; one that is only an address is left where it is."""
-    held = image.get("image_url")
-    url = held.get("url") if isinstance(held, dict) else None
-    found = _DATA_URL.match(url) if isinstance(url, str) else None
-    if found is not None and isinstance(url, str):
-        try:
+    url = jsons.text(jsons.fields(image.get("image_url")).get("url"))
+    if found := _DATA_URL.match(url):
+        with suppress(ValueError):  # broken base64
             yield Media(found[1], b64decode(url[found.end() :], validate=True))
-        except ValueError:
-            return
 
 
 def _text(value: JsonValue) -> str:
-    if isinstance(value, list):
-        return "".join(_text(part.get("text")) for part in value if isinstance(part, dict))
-    return value if isinstance(value, str) else ""
+    """Mistral's thinking is a list of parts; all other text is one."""
+    return jsons.text(value) or "".join(_text(part.get("text")) for part in jsons.rows(value))
 
 
 def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
@@ -295,14 +274,20 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens, but not out of the total.
     whole = count(usage, "total_tokens") - prompt
-    cost = usage.get("cost")  # OpenRouter
     return Usage(
-        cost=Cost(amount=cost, estimated=False) if isinstance(cost, int | float) else None,
+        cost=_cost(usage.get("cost")),
         input=prompt,
         output=whole if whole == completion + reasoning else completion,
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
         reasoning=reasoning,
     )
+
+
+def _cost(cost: JsonValue) -> Cost | None:
+    """OpenRouter's own word."""
+    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
+        return None
+    return Cost(amount=cost, estimated=False)
 
 
 def _tool(tool: Tool) -> JsonObject:

@@ -43,6 +43,8 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
+    listing,
+    parse_chunk,
     steps,
 )
 from sidecar.providers.dialects.gemini_schema import SchemaRefused, accepted, parameters
@@ -140,18 +142,13 @@ class GenerateContent:
         return GenerateContentStream(vendor)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
-        answer = jsons.loads(body)
-        rows = answer.get("models") if isinstance(answer, dict) else None
-        if not isinstance(rows, list):
-            raise ValueError("no list of models")
-        found = [_model(row) for row in rows if isinstance(row, dict)]
-        return sorted((info for info in found if info is not None), key=lambda info: info.model)
+        return listing(jsons.fields(jsons.loads(body)).get("models"), _model)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
             return None
-        config = _object(body.get("generationConfig"))
-        present = {*config, *_object(config.get("thinkingConfig"))}
+        config = jsons.fields(body.get("generationConfig"))
+        present = {*config, *jsons.fields(config.get("thinkingConfig"))}
         for pattern, name in _DROPPABLE:
             if name in present and pattern.search(complaint):
                 return name
@@ -164,10 +161,10 @@ class GenerateContent:
             return _with_system_as_text(body)
         config = {
             key: value
-            for key, value in _object(body.get("generationConfig")).items()
+            for key, value in jsons.fields(body.get("generationConfig")).items()
             if key != name
         }
-        if name in (thinking := _object(config.get("thinkingConfig"))):
+        if name in (thinking := jsons.fields(config.get("thinkingConfig"))):
             config["thinkingConfig"] = {
                 key: value for key, value in thinking.items() if key != name
             }
@@ -216,14 +213,14 @@ class GenerateContentStream:
 
     def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
         """Raises ProviderError for an error inside the stream, after what came before it."""
-        chunk = self._chunk(event)
+        chunk = parse_chunk(event, self._vendor, is_whole=self.is_whole)
         counts = chunk.get("usageMetadata")
         if isinstance(counts, dict) and "promptTokenCount" in counts:
             self._counts = counts
         candidate = _first_candidate(chunk)
         if candidate is not None:
             yield from self._candidate(candidate)
-        blocked = _object(chunk.get("promptFeedback")).get("blockReason")
+        blocked = jsons.fields(chunk.get("promptFeedback")).get("blockReason")
         if isinstance(blocked, str) and blocked:
             self._finish, self._is_blocked = blocked, True
         error = chunk.get("error")
@@ -232,14 +229,14 @@ class GenerateContentStream:
         if error:
             raise self._vendor.reported(error)
         if self._finish in _GAVE_UP:
-            why = _text(_object(candidate).get("finishMessage"))
+            why = jsons.text(jsons.fields(candidate).get("finishMessage"))
             told = f"{self._finish}: {why[:300]}" if why else self._finish
             raise self._vendor.bad_response(f"gave up on its answer ({told}).")
 
     def end(self) -> Iterator[ModelEvent]:
         """The rest and Finished. Raises ProviderBadResponse for an answer cut short."""
         if self._finish is None:
-            raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
+            raise self._vendor.cut_short()
         reason = "content_filter" if self._is_blocked else _STOP_REASONS.get(self._finish, "stop")
         if self._open is not None:
             yield self._close(self._open, was_cut=reason != "stop")
@@ -248,21 +245,8 @@ class GenerateContentStream:
             yield Verbatim(FORMAT, self._said.parts())
         yield Finished("tool_calls" if self._ids else reason, self._finish)
 
-    def _chunk(self, event: SseEvent) -> JsonObject:
-        try:
-            chunk = jsons.loads(event.data)
-        except ValueError as error:
-            if self.is_whole:
-                return {}  # the usage, cut off with the connection
-            raise self._vendor.bad_response(
-                "sent a piece of its answer that is no JSON."
-            ) from error
-        if isinstance(chunk, list):
-            chunk = next(iter(chunk), None)
-        return _object(chunk)
-
     def _candidate(self, candidate: JsonObject) -> Iterator[ModelEvent]:
-        parts = _object(candidate.get("content")).get("parts")
+        parts = jsons.fields(candidate.get("content")).get("parts")
         if isinstance(parts, list):
             for part in parts:
                 if isinstance(part, dict):
@@ -292,17 +276,17 @@ class GenerateContentStream:
 
     def _media(self, blob: JsonObject, part: JsonObject) -> Iterator[Media]:
         try:
-            data = base64.b64decode(_text(blob.get("data")), validate=True)
+            data = base64.b64decode(jsons.text(blob.get("data")), validate=True)
         except binascii.Error:
             return
-        mime, name = _text(blob.get("mimeType")), _text(blob.get("displayName"))
+        mime, name = jsons.text(blob.get("mimeType")), jsons.text(blob.get("displayName"))
         if data and mime:
             self._said.add(part | {"inlineData": {"mimeType": mime}})  # the data is kept once
             yield Media(mime, data, name or None)
 
     def _function_call(self, call: JsonObject, part: JsonObject) -> Iterator[ToolCall]:
         """Whole, or in pieces: a name, then `partialArgs`, then a piece that does not continue."""
-        name, vendor_id = _text(call.get("name")), _text(call.get("id"))
+        name, vendor_id = jsons.text(call.get("name")), jsons.text(call.get("id"))
         known = self._open
         if known is not None and _begins_anew(known, name, vendor_id):
             yield self._close(known)
@@ -310,7 +294,7 @@ class GenerateContentStream:
         if known is None:
             if not name:
                 if call.get("args") or call.get("partialArgs"):
-                    raise self._vendor.bad_response("called a tool without naming it.")
+                    raise self._vendor.nameless_call()
                 return
             known = _Call(name, vendor_id, part)
             self._said.add(part)
@@ -410,31 +394,18 @@ def _first_candidate(chunk: JsonObject) -> JsonObject | None:
 
 
 def _sources(candidate: JsonObject) -> Iterator[tuple[str | None, str | None]]:
-    for chunk in _rows(candidate.get("groundingMetadata"), "groundingChunks"):
+    grounding = jsons.fields(candidate.get("groundingMetadata"))
+    for chunk in jsons.rows(grounding.get("groundingChunks")):
         for kind in _SOURCES:
-            source = _object(chunk.get(kind))
-            url = _text(source.get("uri")) or _text(source.get("sourceUri"))
-            yield url or None, _text(source.get("title")) or None
+            source = jsons.fields(chunk.get(kind))
+            url = jsons.text(source.get("uri")) or jsons.text(source.get("sourceUri"))
+            yield url or None, jsons.text(source.get("title")) or None
     for name in ("citationSources", "citations"):  # the Gemini API's, and Vertex AI's
-        for source in _rows(candidate.get("citationMetadata"), name):
-            yield _text(source.get("uri")) or None, _text(source.get("title")) or None
-    for page in _rows(candidate.get("urlContextMetadata"), "urlMetadata"):
+        for source in jsons.rows(jsons.fields(candidate.get("citationMetadata")).get(name)):
+            yield jsons.text(source.get("uri")) or None, jsons.text(source.get("title")) or None
+    for page in jsons.rows(jsons.fields(candidate.get("urlContextMetadata")).get("urlMetadata")):
         if page.get("urlRetrievalStatus") == "URL_RETRIEVAL_STATUS_SUCCESS":
-            yield _text(page.get("retrievedUrl")) or None, None
-
-
-def _rows(holder: JsonValue, name: str) -> Iterator[JsonObject]:
-    rows = _object(holder).get(name)
-    if isinstance(rows, list):
-        yield from (row for row in rows if isinstance(row, dict))
-
-
-def _object(value: JsonValue) -> JsonObject:
-    return value if isinstance(value, dict) else {}
-
-
-def _text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else ""
+            yield jsons.text(page.get("retrievedUrl")) or None, None
 
 
 def _generation(model: str) -> float:
@@ -521,7 +492,7 @@ def _turns(step: Step, files: Files, must_sign: bool) -> Iterator[tuple[str, lis
     if must_sign and first is not None and "thoughtSignature" not in parts[first]:
         parts[first] = parts[first] | {"thoughtSignature": UNSIGNED}
     yield "model", list(parts)
-    ids = [_object(part["functionCall"]).get("id") for part in parts if "functionCall" in part]
+    ids = [jsons.fields(part["functionCall"]).get("id") for part in parts if "functionCall" in part]
     responses: list[JsonValue] = []
     for (call, result), vendor_id in zip(step.answers(), ids, strict=True):
         response: JsonObject = {"name": call.offered_as, "response": _response(result)}
@@ -578,11 +549,11 @@ def _merged(contents: Iterable[tuple[str, list[JsonValue]]]) -> list[JsonValue]:
 
 def _with_system_as_text(body: JsonObject) -> JsonObject:
     """The system prompt as the first thing that is said, for models that know no other place."""
-    system, contents = _object(body.get("systemInstruction")).get("parts"), body["contents"]
+    system, contents = jsons.fields(body.get("systemInstruction")).get("parts"), body["contents"]
     kept = {key: value for key, value in body.items() if key != "systemInstruction"}
     if not isinstance(system, list) or not isinstance(contents, list):
         return kept
-    first, rest = _object(next(iter(contents), None)), contents[1:]
+    first, rest = jsons.fields(next(iter(contents), None)), contents[1:]
     parts = first.get("parts")
     if first.get("role") != "user" or not isinstance(parts, list):
         parts, rest = [], contents
@@ -591,14 +562,14 @@ def _with_system_as_text(body: JsonObject) -> JsonObject:
 
 
 def _model(row: JsonObject) -> ModelInfo | None:
-    methods, name = row.get("supportedGenerationMethods"), _text(row.get("name"))
+    methods, name = row.get("supportedGenerationMethods"), jsons.text(row.get("name"))
     if not name or not isinstance(methods, list) or "generateContent" not in methods:
         return None
     model = name.removeprefix("models/")
     thinking = row.get("thinking")
     return ModelInfo(
         model=model,
-        name=_text(row.get("displayName")) or model,
+        name=jsons.text(row.get("displayName")) or model,
         context=count(row, "inputTokenLimit") or None,
         max_output=count(row, "outputTokenLimit") or None,
         reasoning=thinking if isinstance(thinking, bool) else None,

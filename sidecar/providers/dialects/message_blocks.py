@@ -13,6 +13,7 @@ from uuid import uuid4
 
 from pydantic import JsonValue
 
+from sidecar import jsons
 from sidecar.messages import JsonObject
 from sidecar.providers.base import (
     Citation,
@@ -23,7 +24,6 @@ from sidecar.providers.base import (
     ToolArguments,
     ToolCall,
 )
-from sidecar.providers.dialects.base import parse_object
 
 Index: TypeAlias = int | None  # None for all blocks of a server that does not number them
 
@@ -115,7 +115,7 @@ class Blocks:
             if block.kind == "tool_use":
                 raw = block.raw_input
                 # Nothing means no arguments, unless the answer was cut off before they began.
-                arguments = None if was_cut and not raw.strip() else parse_object(raw)
+                arguments = None if was_cut and not raw.strip() else jsons.parse_object(raw)
                 yield ToolCall(block.call_id, block.name, arguments, raw)
 
     def content(self) -> list[JsonObject]:
@@ -141,11 +141,11 @@ class Blocks:
                 yield ReasoningDelta("")
             case "tool_use":
                 block.pieces = [block.raw_input]
-                arguments = parse_object(block.raw_input) or {}
+                arguments = jsons.parse_object(block.raw_input) or {}
                 block.content |= {"id": block.call_id, "name": block.name, "input": arguments}
             case kind:
                 if block.pieces:
-                    block.content["input"] = parse_object(block.raw_input) or {}
+                    block.content["input"] = jsons.parse_object(block.raw_input) or {}
                 yield ProviderItem(f"{kind}:{block.name}" if kind == "server_tool_use" else kind)
 
     def _opened(self, index: Index, kind: str, content: JsonObject) -> _Block:

@@ -31,6 +31,8 @@ from sidecar.providers.dialects.base import (
     Step,
     Takes,
     count,
+    listing,
+    parse_chunk,
     pictures,
     steps,
 )
@@ -132,12 +134,7 @@ class Messages:
         return MessagesStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
-        answer = jsons.loads(body)
-        rows = answer.get("data") if isinstance(answer, dict) else None
-        if not isinstance(rows, list):
-            raise ValueError("no list of models")
-        found = [_model(row) for row in rows if isinstance(row, dict)]
-        return sorted((info for info in found if info is not None), key=lambda info: info.model)
+        return listing(jsons.fields(jsons.loads(body)).get("data"), _model)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
@@ -215,9 +212,9 @@ class MessagesStream:
         return self.done
 
     def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
-        if self.done:
+        if self.done or event.data.startswith("[DONE]"):  # from proxies that think of others
             return
-        data = self._parsed(event)
+        data = parse_chunk(event, self._vendor, is_whole=False)
         kind = data.get("type")
         if kind == "content_block_delta":
             delta = data.get("delta")
@@ -247,7 +244,7 @@ class MessagesStream:
     def end(self) -> Iterator[ModelEvent]:
         self.sequel = None
         if not self.done:
-            raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
+            raise self._vendor.cut_short()
         yield from self._blocks.stop_all()
         has_calls = self._blocks.has_calls
         if self._stop in _PAUSES and not has_calls and self._sequels < MAX_SEQUELS:
@@ -257,7 +254,7 @@ class MessagesStream:
         if has_calls and reason != "refusal":  # what a refused answer asks for is not to be done
             for call in self._blocks.calls(was_cut=reason == "length"):
                 if not call.name:
-                    raise self._vendor.bad_response("called a tool without naming it.")
+                    raise self._vendor.nameless_call()
                 yield call
             reason = "tool_calls"
         usage = self._usage()
@@ -267,19 +264,6 @@ class MessagesStream:
         if reason != "refusal" and any(map(_says_more, content)):
             yield Verbatim(FORMAT, list[JsonValue](content))
         yield Finished(reason, self._stop)
-
-    def _parsed(self, event: SseEvent) -> JsonObject:
-        try:
-            data = jsons.loads(event.data)
-        except ValueError as error:
-            if event.event == "error":
-                return {"type": "error", "error": event.data}
-            if event.data.startswith("[DONE]"):  # from proxies that think of another format
-                return {}
-            raise self._vendor.bad_response(
-                "sent a piece of its answer that is no JSON."
-            ) from error
-        return data if isinstance(data, dict) else {}
 
     def _message_start(self, message: JsonValue) -> Iterator[ModelEvent]:
         """Some servers say it twice, and some have blocks in it that are complete."""

@@ -6,7 +6,7 @@ from pydantic import JsonValue
 
 from sidecar import jsons
 from sidecar.providers.base import ModelInfo
-from sidecar.providers.dialects.base import count
+from sidecar.providers.dialects.base import count, listing
 
 _CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
     r"^(text-embedding|whisper|tts|dall-e|gpt-image|sora|omni-moderation|text-moderation"
@@ -17,13 +17,8 @@ _CANNOT_CHAT = re.compile(  # ids in OpenAI's list that this API does not serve
 def parse_models(body: bytes) -> list[ModelInfo]:
     """The models that can chat, by id. Raises ValueError."""
     answer = jsons.loads(body)
-    rows = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
-    if not isinstance(rows, list):
-        raise ValueError("no list of models")
-    found = [
-        _model(row) for row in rows if isinstance(row, dict) and isinstance(row.get("id"), str)
-    ]
-    return sorted((info for info in found if info is not None), key=lambda info: info.model)
+    listed = answer.get("data", answer.get("models")) if isinstance(answer, dict) else answer
+    return listing(listed, _model)
 
 
 def _model(row: dict[str, JsonValue]) -> ModelInfo | None:

@@ -13,6 +13,7 @@ from itertools import groupby
 
 from pydantic import JsonValue
 
+from sidecar import jsons
 from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, ToolResultPart
 from sidecar.providers.base import ModelInfo, ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import (
@@ -22,7 +23,6 @@ from sidecar.providers.dialects.base import (
     Native,
     Step,
     Takes,
-    parse_object,
     pictures,
     steps,
 )
@@ -272,7 +272,7 @@ def _own_call(item: JsonObject, with_id: bool) -> JsonObject:
     call = {name: item[name] for name in names if item.get(name) is not None}
     written = CALLS[str(item["type"])]
     asked = item.get(written)
-    if item["type"] == "function_call" and (not asked or parse_object(str(asked)) is None):
+    if item["type"] == "function_call" and (not asked or jsons.parse_object(str(asked)) is None):
         asked = "{}"  # servers that parse it refuse the whole request
     return call | {written: asked}
 

@@ -34,7 +34,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.base import count, parse_object
+from sidecar.providers.dialects.base import count, parse_chunk
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -113,7 +113,7 @@ class ResponsesStream:
         if event.data.startswith("[DONE]"):
             self.done = True
             return
-        data = self._data(event)
+        data = parse_chunk(event, self._vendor, is_whole=False)
         type = data.get("type")
         if not isinstance(type, str):
             type = event.event
@@ -136,7 +136,7 @@ class ResponsesStream:
 
     def end(self) -> Iterator[ModelEvent]:
         if self._status is None:
-            raise self._vendor.bad_response("ended its answer in the middle, without saying why.")
+            raise self._vendor.cut_short()
         for item in self._items:
             if item.whole is None and item.type in CALLS:
                 yield from self._call(item, {"type": item.type, "status": self._status})
@@ -151,17 +151,6 @@ class ResponsesStream:
         elif self._refused:
             reason = "refusal"
         yield Finished(reason, self._status)
-
-    def _data(self, event: SseEvent) -> JsonObject:
-        try:
-            data = jsons.loads(event.data)
-        except ValueError as error:
-            if event.event == "error":
-                raise self._vendor.reported(event.data) from error
-            raise self._vendor.bad_response(
-                "sent a piece of its answer that is no JSON."
-            ) from error
-        return data if isinstance(data, dict) else {}
 
     def _delta(self, kind: _Kind, data: JsonObject, delta: str) -> Iterator[ModelEvent]:
         item = self._item(kind.item, data)
@@ -205,7 +194,7 @@ class ResponsesStream:
         if item is None or item.type != type or item.whole is not None or item.is_announced:
             item = self._open(type, data)
         item.is_announced = True
-        item.vendor_id = _text(raw.get("id"))
+        item.vendor_id = jsons.text(raw.get("id"))
         if type in CALLS:
             self._name(item, raw)
 
@@ -217,7 +206,7 @@ class ResponsesStream:
         if item is None or item.type != type:
             item = self._open(type, data)
         elif item.whole is not None:
-            if item.vendor_id == _text(raw.get("id")):
+            if item.vendor_id == jsons.text(raw.get("id")):
                 return
             item = self._open(type, data)  # a server that gives every item the same place
         yield from self._complete(item, raw)
@@ -232,7 +221,7 @@ class ResponsesStream:
     def _ended(self, type: str, data: JsonObject) -> Iterator[ModelEvent]:
         response = data.get("response")
         response = response if isinstance(response, dict) else {}
-        status = _text(response.get("status"))
+        status = jsons.text(response.get("status"))
         if status not in ("completed", "incomplete", "failed", "cancelled"):
             status = type.removeprefix("response.")
         output = response.get("output")
@@ -246,7 +235,7 @@ class ResponsesStream:
         if status == "incomplete":
             details = response.get("incomplete_details")
             reason = details.get("reason") if isinstance(details, dict) else None
-            self._reason = _CUT.get(_text(reason), "length")
+            self._reason = _CUT.get(jsons.text(reason), "length")
         self._status = status
         self.done = True
 
@@ -272,7 +261,7 @@ class ResponsesStream:
                 yield from self._complete(item, raw)
 
     def _complete(self, item: _Item, raw: JsonObject) -> Iterator[ModelEvent]:
-        item.vendor_id = _text(raw.get("id")) or item.vendor_id
+        item.vendor_id = jsons.text(raw.get("id")) or item.vendor_id
         item.whole = raw
         if item.type == "message":
             yield from self._message(item, raw)
@@ -286,23 +275,23 @@ class ResponsesStream:
             yield from _image(raw)
 
     def _message(self, item: _Item, raw: JsonObject) -> Iterator[ModelEvent]:
-        parts = [part for part in _list(raw.get("content")) if isinstance(part, dict)]
+        parts = jsons.rows(raw.get("content"))
         texts = [
-            ((kind, number), _text(part.get(_TEXTS[kind])))
+            ((kind, number), jsons.text(part.get(_TEXTS[kind])))
             for number, part in enumerate(parts)
-            if (kind := _text(part.get("type"))) in _TEXTS
+            if (kind := jsons.text(part.get("type"))) in _TEXTS
         ]
         yield from self._rest(item, texts)
         for number, part in enumerate(parts):
-            for annotation in _list(part.get("annotations"))[item.citations.get(number, 0) :]:
+            for annotation in jsons.items(part.get("annotations"))[item.citations.get(number, 0) :]:
                 yield from _citation(annotation)
 
     def _reasoned(self, item: _Item, raw: JsonObject) -> Iterator[ModelEvent]:
         """A summary stands for the raw text, unless it is the latter that has been told."""
         told = item.told
         for kind, name in (("summary_text", "summary"), ("reasoning_text", "content")):
-            parts = [part for part in _list(raw.get(name)) if isinstance(part, dict)]
-            texts = [((kind, n), _text(part.get("text"))) for n, part in enumerate(parts)]
+            parts = jsons.rows(raw.get(name))
+            texts = [((kind, n), jsons.text(part.get("text"))) for n, part in enumerate(parts)]
             whole = "".join(text for _, text in texts)
             if whole and whole.startswith(told):
                 yield from self._rest(item, texts)
@@ -327,8 +316,8 @@ class ResponsesStream:
             asked = json.dumps(asked)
         text = asked if isinstance(asked, str) and asked else item.told
         if not item.name:
-            raise self._vendor.bad_response("called a tool without naming it.")
-        arguments = parse_object(text) if item.type == "function_call" else None
+            raise self._vendor.nameless_call()
+        arguments = jsons.parse_object(text) if item.type == "function_call" else None
         if not text.strip() and raw.get("status") == "incomplete":
             arguments = None  # nothing is how "no arguments" is written, unless it was cut there
         item.whole = raw | {"call_id": item.call_id, "name": item.name, CALLS[item.type]: text}
@@ -338,11 +327,11 @@ class ResponsesStream:
 
     def _name(self, item: _Item, raw: JsonObject) -> None:
         """The id under which a call is told stays, whatever the server calls it later."""
-        item.name = item.name or _text(raw.get("name"))
+        item.name = item.name or jsons.text(raw.get("name"))
         if item.call_id:
             return
         others = {other.call_id for other in self._items}
-        wanted = _text(raw.get("call_id")) or _text(raw.get("id"))
+        wanted = jsons.text(raw.get("call_id")) or jsons.text(raw.get("id"))
         item.call_id = wanted if wanted and wanted not in others else f"call_{uuid4().hex[:24]}"
 
     def _item(self, type: str, data: JsonObject) -> _Item:
@@ -350,7 +339,7 @@ class ResponsesStream:
         item = self._place(data)
         if item is None or item.type != type or item.whole is not None:
             item = self._open(type, data)
-            item.vendor_id = _text(data.get("item_id"))
+            item.vendor_id = jsons.text(data.get("item_id"))
         return item
 
     def _place(self, data: JsonObject) -> _Item | None:
@@ -388,15 +377,14 @@ def _is_plain(item: JsonObject) -> bool:
         return not item.get("namespace") and not item.get("caller")
     if item["type"] != "message" or item.get("phase"):
         return False
-    parts = _list(item.get("content"))
-    return not any(isinstance(part, dict) and part.get("annotations") for part in parts)
+    return not any(part.get("annotations") for part in jsons.rows(item.get("content")))
 
 
 def _citation(annotation: JsonValue) -> Iterator[Citation]:
     if not isinstance(annotation, dict):
         return
-    url = _text(annotation.get("url")) or None
-    title = _text(annotation.get("title")) or _text(annotation.get("filename")) or None
+    url = jsons.text(annotation.get("url")) or None
+    title = jsons.text(annotation.get("title")) or jsons.text(annotation.get("filename")) or None
     if url or title:
         yield Citation(url, title)
 
@@ -409,7 +397,7 @@ def _image(raw: JsonObject) -> Iterator[Media]:
         data = binascii.a2b_base64(result.rpartition(",")[2])
     except ValueError:
         return
-    yield Media(_MIMES.get(_text(raw.get("output_format")), "image/png"), data)
+    yield Media(_MIMES.get(jsons.text(raw.get("output_format")), "image/png"), data)
 
 
 def _usage(usage: JsonValue) -> Usage | None:
@@ -430,11 +418,3 @@ def _usage(usage: JsonValue) -> Usage | None:
 def _error(data: JsonObject) -> JsonValue:
     """`{"type": "error", "code", "message"}`, or the same one level below."""
     return data.get("error") or {name: value for name, value in data.items() if name != "type"}
-
-
-def _text(value: JsonValue) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _list(value: JsonValue) -> list[JsonValue]:
-    return value if isinstance(value, list) else []
