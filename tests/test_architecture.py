@@ -8,7 +8,17 @@ import pytest
 from importlinter.api import read_configuration
 
 PROJECT = Path(__file__).parents[1]
-HEAVY = ("openai", "mcp", "keyring", "cryptography", "jsonschema", "httpx2", "PIL", "pypdf")
+HEAVY = (
+    "PIL",
+    "cryptography",
+    "genai_prices",
+    "httpx2",
+    "jsonschema",
+    "keyring",
+    "mcp",
+    "openai",
+    "pypdf",
+)
 CONTRACTS = [
     contract["id"]
     for contract in read_configuration(str(PROJECT / "pyproject.toml"))["contracts_options"]

@@ -172,7 +172,7 @@ class Vendor:
     def no_vision(self) -> ModelNoVision:
         """For a model that is known to see no images, before it is asked."""
         sentence = self._sentence(ModelNoVision, _Report("", (), False), None, None)
-        return ModelNoVision(sentence.replace(": .", "."), provider=self.name)
+        return ModelNoVision(sentence, provider=self.name)
 
     def cut_short(self) -> ProviderBadResponse:
         return self.bad_response("ended its answer in the middle, without saying why.")
@@ -315,7 +315,8 @@ def _read(value: JsonValue) -> _Report:
     message = error.get("message")
     raw = metadata.get("raw") if isinstance(metadata := error.get("metadata"), dict) else None
     words = [text for text in (message, raw) if isinstance(text, str)]  # raw: OpenRouter's upstream
-    details = _details(error)
+    # Google's ErrorInfo, QuotaFailure, RetryInfo and others.
+    details = jsons.rows(error.get("details"))
     quotas = " ".join(json.dumps(detail) for detail in details if "violations" in detail)
     return _Report(
         " — ".join(words) or json.dumps(error.get("detail") or error),
@@ -329,12 +330,6 @@ def _read(value: JsonValue) -> _Report:
         and _USED_UP.search(f"{quotas} {words}") is not None,
         retry_after_s=next(filter(None, map(_delay_s, details)), None),
     )
-
-
-def _details(error: JsonObject) -> list[JsonObject]:
-    """Google's ErrorInfo, QuotaFailure, RetryInfo and others."""
-    details = error.get("details")
-    return [row for row in details if isinstance(row, dict)] if isinstance(details, list) else []
 
 
 def _delay_s(detail: JsonObject) -> float | None:
