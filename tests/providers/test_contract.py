@@ -75,6 +75,14 @@ def of(kind: type[Any], events: list[ModelEvent]) -> list[Any]:
     return [event for event in events if isinstance(event, kind)]
 
 
+def said(events: list[ModelEvent]) -> str:
+    return "".join(event.text for event in of(TextDelta, events))
+
+
+def thought(events: list[ModelEvent]) -> str:
+    return "".join(event.text for event in of(ReasoningDelta, events))
+
+
 async def test_deltas_come_in_order_and_nothing_after_finished(
     upstream: FakeOpenAI, wire: Format, provider: Provider
 ) -> None:
@@ -153,8 +161,8 @@ async def test_reasoning_is_told_apart_and_comes_back_in_a_tool_loop(
     history = [user("Weather?"), answered(first, model)]
     second = await heard(provider, ModelRequest(model=model, history=history))
 
-    assert "".join(event.text for event in of(ReasoningDelta, first)) == "Hmm."
-    assert "".join(event.text for event in of(TextDelta, second)) == "Sunny."
+    assert thought(first) == "Hmm."
+    assert said(second) == "Sunny."
     body = upstream.bodies[1]
     assert len(wire.sent_back(body)) == 1
     assert wire.sent_back(body)[0]
