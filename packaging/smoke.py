@@ -28,14 +28,13 @@ sys.path.insert(0, str(PROJECT))  # for the fake vendor
 
 from sidecar.client import Client, ClientError, connect  # noqa: E402
 from sidecar.lifetime import SECOND_SIGNAL_S  # noqa: E402
-from sidecar.protocol import (  # noqa: E402
+from sidecar.protocol.mcp import (  # noqa: E402
     McpServersList,
     McpServerStateChanged,
     McpToolsCall,
-    ServerShutdown,
-    Shutdown,
     ToolsCallPayload,
 )
+from sidecar.protocol.program import ServerShutdown, Shutdown  # noqa: E402
 from tests.support.fake_openai import Answer, FakeOpenAI  # noqa: E402
 from tests.support.processes import THREE_SERVERS  # noqa: E402
 from tests.support.secret_service import missing_programs, secret_service  # noqa: E402

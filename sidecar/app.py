@@ -24,7 +24,7 @@ from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
 from sidecar.paths import Folders
-from sidecar.protocol import ServerShutdown, ShutdownNotice
+from sidecar.protocol.program import ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
 from sidecar.providers.http import Http
 from sidecar.providers.registry import Providers

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from sidecar.instance import Instance
     from sidecar.lifetime import Lifetime
     from sidecar.paths import Folders
-    from sidecar.protocol import KeyItem
+    from sidecar.protocol.providers import KeyItem
 
 
 class InternalError(SidecarError):
@@ -494,7 +494,7 @@ async def _open_page(url: str) -> None:
 
 def _print_ready(app: "App", log_file: Path | None, *, with_token: bool) -> None:
     """The only line on stdout."""
-    from sidecar.protocol import PROTOCOL_VERSION
+    from sidecar.protocol.base import PROTOCOL_VERSION
 
     host, port = app.address
     line: dict[str, str | int] = {
@@ -570,7 +570,7 @@ async def _key_states(arguments: argparse.Namespace) -> "Sequence[KeyStatus] | S
     running = _running(arguments)
     if running is None:
         return await _credentials(arguments).status()
-    from sidecar.protocol import KeysStatus
+    from sidecar.protocol.providers import KeysStatus
 
     async with _client_of(running) as client:
         return (await client.request(KeysStatus)).items
@@ -594,7 +594,7 @@ async def _store_key(arguments: argparse.Namespace, key: str) -> str | None:
         return stored.shadowed_by
     from pydantic import ValidationError
 
-    from sidecar.protocol import KeysSet, KeysSetPayload
+    from sidecar.protocol.providers import KeysSet, KeysSetPayload
 
     try:
         payload = KeysSetPayload(provider=arguments.provider, key=key.strip())
@@ -618,7 +618,7 @@ def _keys_delete(arguments: argparse.Namespace) -> int:
 
 
 async def _ask_to_delete(running: "Instance", provider: str) -> None:
-    from sidecar.protocol import KeysDelete, ProviderPayload
+    from sidecar.protocol.providers import KeysDelete, ProviderPayload
 
     async with _client_of(running) as client:
         await client.request(KeysDelete, ProviderPayload(provider=provider))
@@ -752,7 +752,7 @@ async def _shown_key(arguments: argparse.Namespace, running: "Instance | None") 
 def _doctor(arguments: argparse.Namespace) -> int:
     from sidecar import doctor
     from sidecar.credentials import Keyring, service_name
-    from sidecar.protocol import Diagnostics
+    from sidecar.protocol.program import Diagnostics
 
     folders = _folders(arguments)
     return asyncio.run(

@@ -25,34 +25,34 @@ from yarl import URL
 
 from sidecar.door_key import ShownKey
 from sidecar.messages import ErrorInfo, JsonObject
-from sidecar.protocol import (
+from sidecar.protocol.base import (
     CLOSE_SHUTDOWN,
     PROTOCOL_VERSION,
+    EventModel,
+    Inbound,
+    Request,
+    Result,
+)
+from sidecar.protocol.chat import (
     AttachmentsCreateResult,
     Cancel,
     CancelPayload,
     Chat,
     ChatPayload,
     ChatResult,
-    Chunk,
-    ChunkFrame,
-    ErrorFrame,
-    Event,
-    EventFrame,
-    EventModel,
-    Hello,
-    HelloPayload,
-    HelloResult,
-    Inbound,
-    ProcessingFrame,
-    Request,
-    Result,
     Resume,
     ResumePayload,
-    SnapshotChunk,
-    StartedMetadata,
-    TextChunk,
 )
+from sidecar.protocol.chunks import Chunk, SnapshotChunk, TextChunk
+from sidecar.protocol.events import Event
+from sidecar.protocol.frames import (
+    ChunkFrame,
+    ErrorFrame,
+    EventFrame,
+    ProcessingFrame,
+    StartedMetadata,
+)
+from sidecar.protocol.program import Hello, HelloPayload, HelloResult
 
 CONNECT_S = 10.0  # a loopback answers in milliseconds; a machine that just woke may need seconds
 CLOSE_S = 2.0

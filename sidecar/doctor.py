@@ -29,15 +29,9 @@ from sidecar.credentials import Credentials, Keyring, KeyStatus
 from sidecar.errors import KeyringUnavailable, LocalServerDown, ProviderTimeout, SidecarError
 from sidecar.log import FILE_NAME
 from sidecar.paths import Folders
-from sidecar.protocol import (
-    DiagnosticsResult,
-    Finding,
-    FindingArea,
-    FindingStatus,
-    McpServerStatus,
-    ProvidersTestResult,
-    ServerState,
-)
+from sidecar.protocol.mcp import McpServerStatus, ServerState
+from sidecar.protocol.program import DiagnosticsResult, Finding, FindingArea, FindingStatus
+from sidecar.protocol.providers import ProvidersTestResult
 from sidecar.redaction import redact
 from sidecar.threads import run_in_thread
 from sidecar.visible import visible

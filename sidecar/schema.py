@@ -16,17 +16,33 @@ from pydantic import Field, JsonValue, TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from sidecar import errors, messages, protocol
+from sidecar import errors, messages
 from sidecar.messages import JsonObject
+from sidecar.protocol.base import (
+    CLOSE_BINARY,
+    CLOSE_SESSION_ENDED,
+    CLOSE_SHUTDOWN,
+    CLOSE_SLOW_CONSUMER,
+    CLOSE_TOO_BIG,
+    PROTOCOL_VERSION,
+    Inbound,
+    Request,
+)
+from sidecar.protocol.chat import ChatResult
+from sidecar.protocol.chunks import Chunk
+from sidecar.protocol.events import Event
+from sidecar.protocol.frames import AnyFrame, AnyResult
+from sidecar.protocol.program import Limits
+from sidecar.protocol.requests import BASIC_REQUESTS, REQUESTS, AnyRequest
 
 Format = Literal["json", "typescript", "markdown"]
 
 CLOSE_CODES = {
-    protocol.CLOSE_SHUTDOWN: "The sidecar shuts down.",
-    protocol.CLOSE_BINARY: "A binary frame came.",
-    protocol.CLOSE_TOO_BIG: "A frame was larger than `frame_bytes`.",
-    protocol.CLOSE_SESSION_ENDED: "The page's session has ended: its code was used twice.",
-    protocol.CLOSE_SLOW_CONSUMER: "The client read too slowly; its runs go on.",
+    CLOSE_SHUTDOWN: "The sidecar shuts down.",
+    CLOSE_BINARY: "A binary frame came.",
+    CLOSE_TOO_BIG: "A frame was larger than `frame_bytes`.",
+    CLOSE_SESSION_ENDED: "The page's session has ended: its code was used twice.",
+    CLOSE_SLOW_CONSUMER: "The client read too slowly; its runs go on.",
 }
 
 _OPEN = (
@@ -53,28 +69,28 @@ def json_schema() -> JsonObject:
     """One schema of every text frame, with the facts beside it that no schema can say."""
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "title": f"The sidecar's WebSocket protocol, version {protocol.PROTOCOL_VERSION}",
+        "title": f"The sidecar's WebSocket protocol, version {PROTOCOL_VERSION}",
         "description": _OPEN,
         "anyOf": [{"$ref": _REFERENCE + "Request"}, {"$ref": _REFERENCE + "Frame"}],
-        "protocol": protocol.PROTOCOL_VERSION,
+        "protocol": PROTOCOL_VERSION,
         "actions": {
             action: {
                 "payload": {"$ref": _REFERENCE + _payload_name(request)},
                 "result": {"$ref": _REFERENCE + request.result.__name__},
-                "streams": request.result is protocol.ChatResult,
-                "needs_hello": not issubclass(request, protocol.BASIC_REQUESTS),
+                "streams": request.result is ChatResult,
+                "needs_hello": not issubclass(request, BASIC_REQUESTS),
             }
-            for action, request in protocol.REQUESTS.items()
+            for action, request in REQUESTS.items()
         },
         "basic_chunks": list(_basic_chunks()),
-        "limits": protocol.Limits().model_dump(mode="json"),
+        "limits": Limits().model_dump(mode="json"),
         "close_codes": {str(code): meaning for code, meaning in CLOSE_CODES.items()},
         "error_codes": dict(_error_codes()),
         "$defs": _definitions(),
     }
 
 
-def _payload_name(request: type[protocol.Request]) -> str:
+def _payload_name(request: type[Request]) -> str:
     payload = request.model_fields["payload"].annotation
     assert isinstance(payload, type)
     return payload.__name__
@@ -82,7 +98,7 @@ def _payload_name(request: type[protocol.Request]) -> str:
 
 def _basic_chunks() -> Iterator[JsonValue]:
     """The types of the chunks that a client sees which never said hello."""
-    union, *_discriminator = get_args(protocol.Chunk)
+    union, *_discriminator = get_args(Chunk)
     for chunk in get_args(union):
         if chunk.basic:
             yield chunk.model_fields["type"].default
@@ -116,7 +132,7 @@ class _Generator(GenerateJsonSchema):
         result = super().model_schema(schema)
         for docstring in ("title", "description"):
             result.pop(docstring, None)
-        if not issubclass(schema["cls"], protocol.Inbound):
+        if not issubclass(schema["cls"], Inbound):
             result.pop("additionalProperties", None)
         return result
 
@@ -164,11 +180,11 @@ def _without_null(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 def _definitions() -> JsonObject:
     adapters: dict[str, TypeAdapter[object]] = {
-        "Request": TypeAdapter(Annotated[protocol.AnyRequest, Field(discriminator="action")]),
-        "Frame": TypeAdapter(protocol.AnyFrame),
-        "Result": TypeAdapter(protocol.AnyResult),
-        "Chunk": TypeAdapter(protocol.Chunk),
-        "Event": TypeAdapter(protocol.Event),
+        "Request": TypeAdapter(Annotated[AnyRequest, Field(discriminator="action")]),
+        "Frame": TypeAdapter(AnyFrame),
+        "Result": TypeAdapter(AnyResult),
+        "Chunk": TypeAdapter(Chunk),
+        "Event": TypeAdapter(Event),
         "Part": TypeAdapter(messages.Part),
         "ToolContent": TypeAdapter(messages.ToolContent),
     }
@@ -388,7 +404,7 @@ def tables() -> dict[str, str]:
         "Error codes": _table(("Origin", "Codes"), _codes_by_origin(schema)),
         "Limits": _table(
             ("Limit", "Value"),
-            [(f"`{name}`", f"{value:,}") for name, value in protocol.Limits()],
+            [(f"`{name}`", f"{value:,}") for name, value in Limits()],
         ),
         "Close codes": _table(
             ("Code", "Meaning"), [(str(code), meaning) for code, meaning in CLOSE_CODES.items()]

@@ -19,25 +19,29 @@ from pydantic import JsonValue
 from sidecar.chat.approvals import SHOWN_CHARS
 from sidecar.client import Client, ClientError, Run, ServerError
 from sidecar.messages import JsonObject
-from sidecar.protocol import (
+from sidecar.protocol.approvals import (
     Approval,
     ApprovalsPending,
     ApprovalsResolve,
     ApprovalsResolved,
     ApprovalsResolvePayload,
+)
+from sidecar.protocol.chunks import (
+    NoticeChunk,
+    ReasoningChunk,
+    RetryChunk,
+    TextChunk,
+    ToolCallChunk,
+    ToolResultChunk,
+)
+from sidecar.protocol.mcp import (
     McpServersList,
     McpServersLogs,
     McpServerStateChanged,
     McpServerStatus,
     McpToolsCall,
     McpToolsList,
-    NoticeChunk,
-    ReasoningChunk,
-    RetryChunk,
     ServerLogsPayload,
-    TextChunk,
-    ToolCallChunk,
-    ToolResultChunk,
     ToolsCallPayload,
     ToolsListPayload,
 )

@@ -20,21 +20,16 @@ from sidecar.client import (
     connect,
 )
 from sidecar.messages import JsonObject
-from sidecar.protocol import (
-    ApprovalsResolve,
-    ApprovalsResolvePayload,
-    KeysStatus,
-    Limits,
+from sidecar.protocol.approvals import ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.chunks import TextChunk
+from sidecar.protocol.mcp import (
     McpServersList,
     McpServerStateChanged,
     McpToolsCall,
-    ModelsList,
-    ModelsListPayload,
-    Ping,
-    ServerShutdown,
-    TextChunk,
     ToolsCallPayload,
 )
+from sidecar.protocol.program import Limits, Ping, ServerShutdown
+from sidecar.protocol.providers import KeysStatus, ModelsList, ModelsListPayload
 
 TOKEN = "t" * 43
 HELLO: JsonObject = {

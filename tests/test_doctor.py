@@ -20,13 +20,9 @@ from sidecar.credentials import Keyring
 from sidecar.doctor import BROKEN, Patient, examine, run
 from sidecar.errors import ConfigInvalid, SidecarError
 from sidecar.messages import ErrorInfo
-from sidecar.protocol import (
-    DiagnosticsResult,
-    Finding,
-    McpServerStatus,
-    ProvidersTestResult,
-    ServerState,
-)
+from sidecar.protocol.mcp import McpServerStatus, ServerState
+from sidecar.protocol.program import DiagnosticsResult, Finding
+from sidecar.protocol.providers import ProvidersTestResult
 from sidecar.redaction import redact_value
 from tests.support.keyrings import MemoryKeyring
 from tests.support.world import running, world

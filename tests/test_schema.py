@@ -11,26 +11,21 @@ from typing import Any
 import jsonschema
 import pytest
 
-from sidecar import errors, protocol, schema
+from sidecar import errors, schema
 from sidecar.messages import ErrorInfo, Hints, JsonObject, Message, TextPart, Usage
-from sidecar.protocol import (
-    Approval,
-    ApprovalsPending,
-    ChatResult,
-    ChunkFrame,
-    CompleteFrame,
-    ErrorFrame,
-    EventFrame,
-    NoMetadata,
-    RequestProblem,
+from sidecar.protocol.approvals import Approval, ApprovalsPending
+from sidecar.protocol.base import NoMetadata
+from sidecar.protocol.chat import ChatResult
+from sidecar.protocol.chunks import (
     SnapshotChunk,
     SnapshotMetadata,
     TextChunk,
     ToolResultChunk,
     ToolResultMetadata,
-    encode,
-    parse_request,
 )
+from sidecar.protocol.frames import ChunkFrame, CompleteFrame, ErrorFrame, EventFrame, Frame, encode
+from sidecar.protocol.program import Limits
+from sidecar.protocol.requests import CAPABILITIES, RequestProblem, parse_request
 
 GOLDEN = Path(__file__).with_name("protocol.schema.json")
 TSC = os.environ.get("SIDECAR_TEST_TSC")
@@ -132,7 +127,7 @@ def test_every_action_names_its_payload_and_its_result() -> None:
     actions, definitions = bundle["actions"], bundle["$defs"]
 
     assert isinstance(actions, dict) and isinstance(definitions, dict)
-    assert tuple(actions) == protocol.CAPABILITIES
+    assert tuple(actions) == CAPABILITIES
     for action in actions.values():
         assert isinstance(action, dict)
         for half in (action["payload"], action["result"]):
@@ -169,7 +164,7 @@ def test_every_error_of_the_tree_is_raised_somewhere() -> None:
 def test_limits_and_close_codes_are_those_in_force() -> None:
     bundle = schema.json_schema()
 
-    assert bundle["limits"] == protocol.Limits().model_dump()
+    assert bundle["limits"] == Limits().model_dump()
     assert bundle["close_codes"] == {
         "1001": "The sidecar shuts down.",
         "1003": "A binary frame came.",
@@ -180,7 +175,7 @@ def test_limits_and_close_codes_are_those_in_force() -> None:
 
 
 @pytest.mark.parametrize("frame", FRAMES, ids=lambda frame: type(frame).__name__)
-def test_what_is_encoded_is_what_the_schema_says(frame: protocol.Frame) -> None:
+def test_what_is_encoded_is_what_the_schema_says(frame: Frame) -> None:
     validator("Frame").validate(json.loads(encode(frame)))
 
 

@@ -28,17 +28,17 @@ from sidecar.mcp_host.consent import (
     pins_of,
 )
 from sidecar.messages import JsonObject, Tool, now
-from sidecar.protocol import (
+from sidecar.protocol.approvals import (
     Approval,
     ApprovalResolution,
     ApprovalsPending,
     ApprovalsResolved,
     ApprovalsResolvePayload,
     ApprovalsResolveResult,
-    Event,
     Rule,
     ToolChange,
 )
+from sidecar.protocol.events import Event
 from sidecar.store.rules import Rules
 from sidecar.visible import visible, visible_json
 

@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Protocol, TypeAlias
 
 from sidecar.messages import Attachment, JsonObject, Kept, Tool, ToolResultPart
-from sidecar.protocol import Chunk
+from sidecar.protocol.chunks import Chunk
 
 Emit: TypeAlias = Callable[[Chunk], None]
 """Takes a chunk and never waits."""

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from sidecar.messages import ErrorInfo
-from sidecar.protocol import ChatResult, Chunk, Started
+from sidecar.protocol.chat import ChatResult
+from sidecar.protocol.chunks import Chunk
+from sidecar.protocol.frames import Started
 
 Waker: TypeAlias = Callable[[], None]
 

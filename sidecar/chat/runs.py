@@ -15,7 +15,6 @@ from uuid import uuid4
 
 import structlog
 
-from sidecar import protocol
 from sidecar.chat.approvals import Approvals, Asking
 from sidecar.chat.base import Attachments, ToolSource
 from sidecar.chat.draft import Draft, newest_parts
@@ -41,23 +40,19 @@ from sidecar.messages import (
     Usage,
     now,
 )
-from sidecar.protocol import (
-    FRAME_BYTES_OUT,
-    RUNS,
-    WAITING_TURNS,
+from sidecar.protocol.base import FRAME_BYTES_OUT, RUNS, WAITING_TURNS
+from sidecar.protocol.chat import (
     AttachmentPart,
     ChatPayload,
     ChatResult,
-    Event,
     RunInfo,
     RunsEnded,
     RunsStarted,
-    SnapshotChunk,
-    SnapshotMetadata,
-    Started,
-    StartedMetadata,
-    error_info,
 )
+from sidecar.protocol.chat import Params as ChatParams
+from sidecar.protocol.chunks import SnapshotChunk, SnapshotMetadata
+from sidecar.protocol.events import Event
+from sidecar.protocol.frames import Started, StartedMetadata, error_info
 from sidecar.providers.base import Params, Provider
 from sidecar.store.conversations import Conversations
 
@@ -464,7 +459,7 @@ def _text(parts: Sequence[Part]) -> str:
     return "".join(part.text for part in parts if part.type == "text")
 
 
-def _params(given: protocol.Params, defaults: Params) -> Params:
+def _params(given: ChatParams, defaults: Params) -> Params:
     """What the chat says, and the settings where it says nothing."""
     return replace(defaults, **given.model_dump(exclude_none=True))
 

@@ -32,8 +32,8 @@ from sidecar.messages import (
     ToolStatus,
     Usage,
 )
-from sidecar.protocol import (
-    FRAME_BYTES_OUT,
+from sidecar.protocol.base import FRAME_BYTES_OUT
+from sidecar.protocol.chunks import (
     AttachmentMetadata,
     CitationChunk,
     CitationMetadata,
@@ -56,8 +56,8 @@ from sidecar.protocol import (
     ToolResultChunk,
     ToolResultMetadata,
     UsageChunk,
-    error_info,
 )
+from sidecar.protocol.frames import error_info
 from sidecar.providers.base import (
     Citation,
     Finished,

@@ -30,7 +30,7 @@ from sidecar.messages import (
     ToolResultPart,
     ToolStatus,
 )
-from sidecar.protocol import RESULT_BYTES
+from sidecar.protocol.base import RESULT_BYTES
 from sidecar.threads import load_modules, run_in_thread
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from pydantic import JsonValue
 
 from sidecar.config import McpServerConfig
 from sidecar.messages import Hints, JsonObject, Tool
-from sidecar.protocol import DESCRIPTION_BYTES
+from sidecar.protocol.base import DESCRIPTION_BYTES
 
 NAME_CHARS = 64  # OpenAI's and Anthropic's limit
 SERVER_CHARS = 20  # leaves 42 for the tool

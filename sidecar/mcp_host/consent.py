@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from sidecar.messages import Tool
-from sidecar.protocol import ToolChange
+from sidecar.protocol.approvals import ToolChange
 
 Mode = Literal["rules", "ask", "off"]
 DenyReason = Literal["rule", "off"]

@@ -15,8 +15,8 @@ from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.messages import JsonObject, Tool, ToolResultPart
-from sidecar.protocol import (
-    TOOL_CALLS,
+from sidecar.protocol.base import TOOL_CALLS
+from sidecar.protocol.mcp import (
     McpServerStateChanged,
     McpServerStatus,
     McpToolsChanged,

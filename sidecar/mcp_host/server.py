@@ -37,7 +37,8 @@ from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
-from sidecar.protocol import McpServerStatus, ServerState, error_info
+from sidecar.protocol.frames import error_info
+from sidecar.protocol.mcp import McpServerStatus, ServerState
 from sidecar.threads import load_modules, run_in_thread
 
 if TYPE_CHECKING:

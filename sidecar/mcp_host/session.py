@@ -34,7 +34,7 @@ from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
 from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.messages import Hints, JsonObject
-from sidecar.protocol import TOOLS_PER_SERVER
+from sidecar.protocol.base import TOOLS_PER_SERVER
 from sidecar.threads import run_in_thread
 
 PAGES = 100  # of a list; a server may page for ever

@@ -9,7 +9,8 @@ from aiohttp import hdrs, web
 
 from sidecar.chat.base import Attachments
 from sidecar.errors import AttachmentTooLarge, BadRequest
-from sidecar.protocol import ATTACHMENT_BYTES, AttachmentsCreateResult
+from sidecar.protocol.base import ATTACHMENT_BYTES
+from sidecar.protocol.chat import AttachmentsCreateResult
 
 PATH = "/api/attachments"
 PIECE_BYTES = 64 * 1024

@@ -18,23 +18,15 @@ from aiohttp import WSMsgType, web
 from sidecar.chat.approvals import Approvals
 from sidecar.chat.runs import Run
 from sidecar.errors import DuplicateRequest, HelloRequired, Overloaded, SidecarError
-from sidecar.protocol import (
+from sidecar.protocol.base import (
     ACTIONS_PER_S,
-    BASIC_REQUESTS,
     CLOSE_BINARY,
     CLOSE_SHUTDOWN,
     CLOSE_SLOW_CONSUMER,
     FRAME_BYTES_OUT,
-    AnyRequest,
-    AnyResult,
-    CompleteFrame,
-    ErrorFrame,
-    Frame,
-    RequestProblem,
-    encode,
-    error_info,
-    parse_request,
 )
+from sidecar.protocol.frames import AnyResult, CompleteFrame, ErrorFrame, Frame, encode, error_info
+from sidecar.protocol.requests import BASIC_REQUESTS, AnyRequest, RequestProblem, parse_request
 from sidecar.server.events import Events
 from sidecar.server.follow import BEHIND_BYTES, BEHIND_FRAMES, Follow, TooFarBehind
 

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import TypeAlias
 
-from sidecar.protocol import Event, EventFrame, encode
+from sidecar.protocol.events import Event
+from sidecar.protocol.frames import EventFrame, encode
 
 Subscriber: TypeAlias = Callable[[str, str], None]
 """Takes the event's type and its encoded frame; must be cheap and must not raise."""

@@ -2,15 +2,14 @@
 
 from sidecar.chat.log import Entry, Failed
 from sidecar.chat.runs import Run
-from sidecar.protocol import (
-    ChatResult,
+from sidecar.protocol.chat import ChatResult
+from sidecar.protocol.chunks import ReasoningChunk, TextChunk
+from sidecar.protocol.frames import (
     ChunkFrame,
     CompleteFrame,
     ErrorFrame,
     ProcessingFrame,
-    ReasoningChunk,
     Started,
-    TextChunk,
     encode,
 )
 

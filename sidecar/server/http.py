@@ -28,7 +28,8 @@ from sidecar.errors import (
     SidecarError,
     Unauthorized,
 )
-from sidecar.protocol import CLOSE_SESSION_ENDED, FRAME_BYTES_IN, error_info
+from sidecar.protocol.base import CLOSE_SESSION_ENDED, FRAME_BYTES_IN
+from sidecar.protocol.frames import error_info
 from sidecar.server.attachments import PATH as ATTACHMENTS
 from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import SUBPROTOCOL, Gate

@@ -16,17 +16,16 @@ from sidecar.chat.log import Entry, Failed
 from sidecar.chat.runs import Run, Runs
 from sidecar.errors import ModelNotFound, Overloaded
 from sidecar.messages import ErrorInfo, JsonObject
-from sidecar.protocol import (
-    ChatResult,
+from sidecar.protocol.chat import ChatResult
+from sidecar.protocol.chunks import (
     NoticeChunk,
     ReasoningChunk,
     RetryChunk,
-    Started,
     TextChunk,
     ToolCallChunk,
     ToolResultChunk,
-    error_info,
 )
+from sidecar.protocol.frames import Started, error_info
 from sidecar.providers.base import ModelInfo
 from sidecar.server.openai_request import Completion, parse
 from sidecar.server.openai_wire import Answer, error_body, error_headers, status_of

@@ -25,7 +25,7 @@ from sidecar.messages import (
     ToolResultPart,
     now,
 )
-from sidecar.protocol import ChatPayload, Params, ToolChoice
+from sidecar.protocol.chat import ChatPayload, Params, ToolChoice
 from sidecar.server.openai_wire import BadField
 
 M = TypeVar("M", bound=BaseModel)

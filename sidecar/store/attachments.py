@@ -25,7 +25,7 @@ import structlog
 
 from sidecar.errors import AttachmentTooLarge, BadRequest, NotFound, StorageError, StorageFull
 from sidecar.messages import Attachment, Kept
-from sidecar.protocol import ATTACHMENT_BYTES, ATTACHMENTS_BYTES
+from sidecar.protocol.base import ATTACHMENT_BYTES, ATTACHMENTS_BYTES
 from sidecar.store.media_types import sniff
 from sidecar.threads import run_in_thread
 

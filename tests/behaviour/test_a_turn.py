@@ -8,12 +8,7 @@ import pytest
 
 from sidecar.client import Client, ServerError
 from sidecar.messages import JsonObject
-from sidecar.protocol import (
-    ReasoningChunk,
-    RetryChunk,
-    TextChunk,
-    UsageChunk,
-)
+from sidecar.protocol.chunks import ReasoningChunk, RetryChunk, TextChunk, UsageChunk
 from tests.behaviour.conftest import Join, Start
 from tests.support.fake_openai import (
     CUT,

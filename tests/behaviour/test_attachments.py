@@ -17,18 +17,15 @@ from PIL import Image
 from sidecar.app import App
 from sidecar.client import Client, ServerError, connect
 from sidecar.messages import JsonObject
-from sidecar.protocol import (
-    ATTACHMENT_BYTES,
-    ApprovalsPending,
-    ApprovalsResolve,
-    ApprovalsResolvePayload,
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.base import ATTACHMENT_BYTES
+from sidecar.protocol.chat import (
     AttachmentsCreate,
     AttachmentsCreatePayload,
     AttachmentsCreateResult,
-    ModelsList,
-    NoticeChunk,
-    ToolResultChunk,
 )
+from sidecar.protocol.chunks import NoticeChunk, ToolResultChunk
+from sidecar.protocol.providers import ModelsList
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.providers.test_files import pdf, picture
 from tests.support.fake_openai import FakeOpenAI, status, text, tool_calls

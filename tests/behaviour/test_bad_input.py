@@ -10,7 +10,7 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import Client, ServerError
-from sidecar.protocol import CAPABILITIES
+from sidecar.protocol.requests import CAPABILITIES
 from tests.behaviour.conftest import Join, Start
 from tests.support.fake_openai import Answer, FakeOpenAI, chunk, ending
 
@@ -195,7 +195,7 @@ async def test_hello_lists_every_action_and_no_other(app: App, join: Join) -> No
 async def test_a_list_that_fits_no_frame_is_an_error_and_not_a_frame(
     app: App, join: Join, upstream: FakeOpenAI
 ) -> None:
-    from sidecar.protocol import ModelsList
+    from sidecar.protocol.providers import ModelsList
 
     upstream.models = [{"id": f"model-{n}-" + "x" * 200} for n in range(5000)]
     client = await join(app)

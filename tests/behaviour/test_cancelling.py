@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from sidecar.client import Client, ServerError
-from sidecar.protocol import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.support.fake_openai import (
     HANG,

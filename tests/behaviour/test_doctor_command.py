@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.client import Client
-from sidecar.protocol import Diagnostics, DiagnosticsResult, Finding, KeysSet, KeysSetPayload
+from sidecar.protocol.program import Diagnostics, DiagnosticsResult, Finding
+from sidecar.protocol.providers import KeysSet, KeysSetPayload
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.support.fake_openai import HANG, Answer, FakeOpenAI, status
 from tests.support.processes import PATIENCE_S, run, server, spawned

@@ -6,8 +6,8 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import Client, ServerError
-from sidecar.protocol import (
-    ConfigGet,
+from sidecar.protocol.program import ConfigGet
+from sidecar.protocol.providers import (
     KeysChanged,
     KeysDelete,
     KeysSet,

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.lifetime import HUNG_S, SECOND_SIGNAL_S, SHUTDOWN_S
-from sidecar.protocol import McpServersList, McpServerStateChanged, ServerShutdown, Shutdown
+from sidecar.protocol.mcp import McpServersList, McpServerStateChanged
+from sidecar.protocol.program import ServerShutdown, Shutdown
 from tests.support.processes import PATIENCE_S, THREE_SERVERS, Sidecar, on_terminal, spawned
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")

@@ -15,18 +15,15 @@ import pytest
 from sidecar import __version__
 from sidecar.client import CannotConnect, Client, ConnectionLost
 from sidecar.lifetime import SECOND_SIGNAL_S, SHUTDOWN_S
-from sidecar.protocol import (
-    ApprovalsPending,
-    ApprovalsResolve,
-    ApprovalsResolvePayload,
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.mcp import (
     McpServersList,
     McpServerStateChanged,
     McpToolsCall,
-    ServerShutdown,
-    Shutdown,
     ToolsCallPayload,
     ToolsCallResult,
 )
+from sidecar.protocol.program import ServerShutdown, Shutdown
 from tests.support.processes import Sidecar, run, server, spawned
 
 TOKEN = "t0ken-" + "x" * 40

@@ -6,7 +6,7 @@ import signal
 import pytest
 
 from sidecar.client import Client
-from sidecar.protocol import (
+from sidecar.protocol.mcp import (
     McpServersList,
     McpServersLogs,
     McpServersRestart,

@@ -13,14 +13,9 @@ import pytest
 
 from sidecar import __version__
 from sidecar.instance import DISCOVERY
-from sidecar.protocol import (
-    ApprovalsPending,
-    ApprovalsResolve,
-    ApprovalsResolvePayload,
-    KeysStatus,
-    McpToolsCall,
-    ToolsCallPayload,
-)
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.mcp import McpToolsCall, ToolsCallPayload
+from sidecar.protocol.providers import KeysStatus
 from tests.support.keyrings import FILE_VARIABLE
 from tests.support.processes import (
     PATIENCE_S,

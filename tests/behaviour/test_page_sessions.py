@@ -10,7 +10,8 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import CannotConnect, connect
-from sidecar.protocol import CLOSE_SESSION_ENDED, KeysStatus
+from sidecar.protocol.base import CLOSE_SESSION_ENDED
+from sidecar.protocol.providers import KeysStatus
 from tests.support.world import TOKEN, running, world
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}

@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import Client, Run, ServerError, connect
-from sidecar.protocol import SnapshotChunk
+from sidecar.protocol.chunks import SnapshotChunk
 from tests.behaviour.conftest import Join, Start
 from tests.support.fake_openai import HANG, Answer, FakeOpenAI, chunk, ending, text, unfinished_text
 

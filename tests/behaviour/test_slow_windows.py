@@ -14,7 +14,7 @@ import pytest
 import structlog
 
 from sidecar.app import App
-from sidecar.protocol import RunsStarted
+from sidecar.protocol.chat import RunsStarted
 from sidecar.threads import run_in_thread
 from tests.behaviour.conftest import Join, Start
 from tests.support.fake_openai import FakeOpenAI, text

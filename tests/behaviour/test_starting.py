@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from sidecar.client import Client
-from sidecar.protocol import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload, Ping
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.program import Ping
 from tests.support.fake_openai import FakeOpenAI, text, tool_calls
 from tests.support.processes import PROJECT, Sidecar, environment, server, spawned
 

@@ -13,16 +13,9 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import ServerError, ask_for_door_key
-from sidecar.protocol import (
-    ApprovalsPending,
-    ApprovalsResolve,
-    ApprovalsResolvePayload,
-    Cancel,
-    CancelPayload,
-    ModelsList,
-    RunsEnded,
-    RunsStarted,
-)
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.chat import Cancel, CancelPayload, RunsEnded, RunsStarted
+from sidecar.protocol.providers import ModelsList
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.support.fake_openai import HANG, FakeOpenAI, status, text, tool_calls
 from tests.support.fake_openai import unfinished_text as unfinished

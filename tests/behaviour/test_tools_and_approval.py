@@ -8,7 +8,7 @@ import pytest
 
 from sidecar.app import App
 from sidecar.client import Client, Run, ServerError
-from sidecar.protocol import (
+from sidecar.protocol.approvals import (
     Approval,
     ApprovalsPending,
     ApprovalsResolve,
@@ -16,16 +16,11 @@ from sidecar.protocol import (
     ApprovalsResolvePayload,
     ApprovalsRulesDelete,
     ApprovalsRulesList,
-    Cancel,
-    CancelPayload,
-    McpToolsCall,
-    McpToolsChanged,
-    McpToolsList,
     RulesDeletePayload,
-    ToolCallChunk,
-    ToolResultChunk,
-    ToolsCallPayload,
 )
+from sidecar.protocol.chat import Cancel, CancelPayload
+from sidecar.protocol.chunks import ToolCallChunk, ToolResultChunk
+from sidecar.protocol.mcp import McpToolsCall, McpToolsChanged, McpToolsList, ToolsCallPayload
 from tests.behaviour.conftest import PLAIN_SERVER, Join, Start
 from tests.support.fake_openai import Answer, FakeOpenAI, chunk, ending, text, tool_calls
 

@@ -23,7 +23,10 @@ from sidecar.credentials import Keyring
 from sidecar.door_key import DoorKey
 from sidecar.errors import ConfigInvalid
 from sidecar.mcp_host.host import Host
-from sidecar.protocol import FRAME_BYTES_IN, AnyRequest, Empty, McpServersList, Ping
+from sidecar.protocol.base import FRAME_BYTES_IN, Empty
+from sidecar.protocol.mcp import McpServersList
+from sidecar.protocol.program import Ping
+from sidecar.protocol.requests import AnyRequest
 from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import Gate
 from sidecar.server.connection import Connection

@@ -10,7 +10,7 @@ from sidecar.chat.base import OnProgress
 from sidecar.chat.draft import Draft
 from sidecar.chat.turn import Plan, Turn
 from sidecar.messages import JsonObject, Tool, ToolResultPart
-from sidecar.protocol import Chunk, ToolResultChunk
+from sidecar.protocol.chunks import Chunk, ToolResultChunk
 from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Params, ToolCall
 from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules

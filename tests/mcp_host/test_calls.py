@@ -20,7 +20,7 @@ from sidecar.messages import (
     TextContent,
     Tool,
 )
-from sidecar.protocol import RESULT_BYTES
+from sidecar.protocol.base import RESULT_BYTES
 from tests.support.hosts import faulty, loop_watch, plain, running
 
 if TYPE_CHECKING:

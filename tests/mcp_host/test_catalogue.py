@@ -8,7 +8,7 @@ import pytest
 from sidecar.config import McpServerConfig
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, digest, fingerprint, merge, offered
 from sidecar.messages import Hints, JsonObject, Tool
-from sidecar.protocol import DESCRIPTION_BYTES
+from sidecar.protocol.base import DESCRIPTION_BYTES
 
 VENDORS_TAKE = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
 

@@ -14,7 +14,7 @@ from sidecar.mcp_host.consent import (
     pins_of,
 )
 from sidecar.messages import Hints, Tool
-from sidecar.protocol import ToolChange
+from sidecar.protocol.approvals import ToolChange
 
 CONVERSATION = "conversation-1"
 

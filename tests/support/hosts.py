@@ -14,7 +14,7 @@ from sidecar.config import McpServerConfig
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
 from sidecar.messages import Tool, ToolResultPart
-from sidecar.protocol import (
+from sidecar.protocol.mcp import (
     McpServerStateChanged,
     McpServerStatus,
     McpToolsChanged,

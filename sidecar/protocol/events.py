@@ -1,0 +1,23 @@
+"""What happened, for whoever subscribed."""
+
+from typing import Annotated, TypeAlias
+
+from pydantic import Field
+
+from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolved
+from sidecar.protocol.chat import RunsEnded, RunsStarted
+from sidecar.protocol.mcp import McpServerStateChanged, McpToolsChanged
+from sidecar.protocol.program import ServerShutdown
+from sidecar.protocol.providers import KeysChanged
+
+Event: TypeAlias = Annotated[
+    RunsStarted
+    | RunsEnded
+    | ApprovalsPending
+    | ApprovalsResolved
+    | McpServerStateChanged
+    | McpToolsChanged
+    | KeysChanged
+    | ServerShutdown,
+    Field(discriminator="type"),
+]

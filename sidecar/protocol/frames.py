@@ -1,0 +1,136 @@
+"""All that is sent to a client. Unknown fields are to be ignored."""
+
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from sidecar.errors import SidecarError
+from sidecar.messages import ErrorInfo, optional
+from sidecar.protocol.approvals import ApprovalsResolveResult, RulesDeleteResult, RulesListResult
+from sidecar.protocol.base import Empty, Metadata
+from sidecar.protocol.chat import AttachmentsCreateResult, CancelResult, ChatResult
+from sidecar.protocol.chunks import Chunk
+from sidecar.protocol.events import Event
+from sidecar.protocol.mcp import (
+    McpServersListResult,
+    McpServerStatus,
+    ServerLogsResult,
+    ToolsCallResult,
+    ToolsListResult,
+)
+from sidecar.protocol.program import ConfigGetResult, DiagnosticsResult, HelloResult
+from sidecar.protocol.providers import (
+    KeysSetResult,
+    KeysStatusResult,
+    ModelsListResult,
+    ProvidersListResult,
+    ProvidersTestResult,
+)
+
+
+class Frame(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+
+
+class StartedMetadata(Metadata):
+    user_message: str
+    run_id: str
+    conversation_id: str
+    user_message_id: str
+    message_id: str
+    model: str
+
+
+class Started(Metadata):
+    """The origin's shape for "accepted": a chunk without type and data."""
+
+    type: None = None
+    data: None = None
+    metadata: StartedMetadata
+
+
+class ProcessingFrame(Frame):
+    """A chat was accepted; the first frame of its run."""
+
+    request_id: str
+    status: Literal["processing"] = "processing"
+    seq: int
+    chunk: Started
+
+
+class ChunkFrame(Frame):
+    request_id: str
+    status: Literal["chunk"] = "chunk"
+    seq_from: int | None = optional("The first seq of several that were joined.")
+    seq: int
+    chunk: Chunk
+
+
+AnyResult: TypeAlias = (
+    HelloResult
+    | ChatResult
+    | CancelResult
+    | AttachmentsCreateResult
+    | ModelsListResult
+    | ProvidersListResult
+    | ProvidersTestResult
+    | KeysStatusResult
+    | KeysSetResult
+    | ApprovalsResolveResult
+    | RulesListResult
+    | RulesDeleteResult
+    | McpServersListResult
+    | McpServerStatus
+    | ServerLogsResult
+    | ToolsListResult
+    | ToolsCallResult
+    | ConfigGetResult
+    | DiagnosticsResult
+    | Empty
+)
+
+
+class CompleteFrame(Frame):
+    request_id: str
+    status: Literal["complete"] = "complete"
+    seq: int | None = optional("The run's last seq, where the request follows a run.")
+    result: AnyResult
+
+
+class ErrorFrame(Frame):
+    request_id: str | None
+    status: Literal["error"] = "error"
+    seq: int | None = optional("The run's last seq, where the request follows a run.")
+    error: str = Field(description="For a person: what happened and what to do.")
+    error_info: ErrorInfo
+
+
+class EventFrame(Frame):
+    request_id: None = None
+    status: Literal["event"] = "event"
+    event_seq: int
+    event: Event
+
+
+AnyFrame: TypeAlias = Annotated[
+    ProcessingFrame | ChunkFrame | CompleteFrame | ErrorFrame | EventFrame,
+    Field(discriminator="status"),
+]
+
+
+def error_info(error: SidecarError) -> ErrorInfo:
+    wait = error.retry_after_s
+    return ErrorInfo(
+        code=error.code,
+        retryable=error.can_retry,
+        retry_after_ms=None if wait is None else round(wait * 1000),
+        origin=error.origin,
+        provider=error.provider,
+        server=error.server,
+        http_status=error.http_status,
+        detail=error.detail,
+    )
+
+
+def encode(frame: Frame) -> str:
+    return frame.model_dump_json()

@@ -1,0 +1,133 @@
+"""The person's MCP servers and their tools."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from sidecar.messages import ErrorInfo, Hints, JsonObject, ToolContent, ToolStatus, optional
+from sidecar.protocol.base import EventModel, Inbound, Nothing, Request, Result
+
+ServerState = Literal[
+    "disabled",
+    "needs_approval",
+    "idle",
+    "starting",
+    "ready",
+    "degraded",
+    "backoff",
+    "needs_auth",
+    "failed",
+    "stopped",
+]
+
+
+class McpServerStatus(Result):
+    server: str
+    transport: Literal["stdio", "http"]
+    state: ServerState
+    era: str | None = Field(description="The negotiated MCP version.")
+    fingerprint: str
+    error: str | None = optional("Why it is not ready, for a person.")
+    error_info: ErrorInfo | None = optional("The same for programs.")
+    tools: int
+    pid: int | None = optional("Of a stdio server that runs.")
+    since: str = Field(description="When it came into this state.")
+
+
+class McpServersListResult(Result):
+    items: tuple[McpServerStatus, ...]
+
+
+class McpServersList(Request):
+    result = McpServersListResult
+    action: Literal["mcp.servers.list"]
+    payload: Nothing = Nothing.model_construct()
+
+
+class McpServerStateChanged(EventModel):
+    type: Literal["mcp.server_state"] = "mcp.server_state"
+    data: McpServerStatus = Field(description="A server came into another state.")
+
+
+class ServerPayload(Inbound):
+    server: str = Field(max_length=256)
+
+
+class McpServersRestart(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.restart"]
+    payload: ServerPayload
+
+
+class ServerLogsPayload(Inbound):
+    server: str = Field(max_length=256)
+    limit: int = Field(default=200, ge=1, le=1000)
+
+
+class ServerLogsResult(Result):
+    items: tuple[str, ...] = Field(description="The last lines of its stderr, oldest first.")
+
+
+class McpServersLogs(Request):
+    result = ServerLogsResult
+    action: Literal["mcp.servers.logs"]
+    payload: ServerLogsPayload
+
+
+class ToolsListPayload(Inbound):
+    server: str | None = Field(default=None, description="Only this server's tools.")
+
+
+class ToolItem(Result):
+    server: str
+    name: str
+    offered_as: str
+    title: str | None
+    description: str
+    input_schema: JsonObject
+    output_schema: JsonObject | None
+    hints: Hints
+    permission: Literal["allow", "deny", "ask"]
+
+
+class ToolsListResult(Result):
+    items: tuple[ToolItem, ...]
+
+
+class McpToolsList(Request):
+    result = ToolsListResult
+    action: Literal["mcp.tools.list"]
+    payload: ToolsListPayload = ToolsListPayload.model_construct()
+
+
+class ToolsChanged(Result):
+    server: str
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[str, ...]
+
+
+class McpToolsChanged(EventModel):
+    type: Literal["mcp.tools_changed"] = "mcp.tools_changed"
+    data: ToolsChanged = Field(description="A server's list of tools changed; names only.")
+
+
+class ToolsCallPayload(Inbound):
+    server: str = Field(max_length=256)
+    name: str = Field(max_length=256)
+    arguments: JsonObject = Field(default_factory=dict)
+
+
+class ToolsCallResult(Result):
+    status: ToolStatus
+    text: str
+    content: tuple[ToolContent, ...]
+    structured_content: JsonValue | None = optional("As the tool's output schema has it.")
+    truncated: bool | None = optional("True when the text was cut to the limit.")
+    duration_ms: int
+
+
+class McpToolsCall(Request):
+    result = ToolsCallResult
+    action: Literal["mcp.tools.call"]
+    payload: ToolsCallPayload

@@ -1,0 +1,35 @@
+"""What the handlers work with."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sidecar.chat.approvals import Approvals
+from sidecar.chat.base import Attachments
+from sidecar.chat.runs import Runs
+from sidecar.config import Loaded
+from sidecar.credentials import Credentials, Keyring
+from sidecar.mcp_host.host import Host
+from sidecar.paths import Folders
+from sidecar.protocol.events import Event
+from sidecar.providers.registry import Providers
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The rooms below, as app.py has built them."""
+
+    instance: str
+    runs: Runs
+    attachments: Attachments
+    approvals: Approvals
+    host: Host
+    providers: Providers
+    credentials: Credentials
+    settings: Loaded
+    keyring: Keyring
+    folders: Folders
+    publish: Callable[[Event], None]
+    stop: Callable[[str], None]
+    greeted: asyncio.Event
+    """Set by the first hello."""
