@@ -270,7 +270,8 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
     if not isinstance(usage, dict) or not usage:
         return None
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    details = usage.get("prompt_tokens_details")
+    cached = count(details, "cached_tokens")
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     # xAI leaves reasoning out of completion_tokens, but not out of the total.
     whole = count(usage, "total_tokens") - prompt
@@ -279,6 +280,7 @@ def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
         input=prompt,
         output=whole if whole == completion + reasoning else completion,
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
+        cache_written=count(details, "cache_write_tokens"),  # OpenRouter's
         reasoning=reasoning,
     )
 
