@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from uuid import uuid4
 
@@ -37,9 +38,13 @@ from sidecar.server.openai_door import Door
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
+from sidecar.store.database import Database
+from sidecar.store.history import History
+from sidecar.store.rows import recover
 from sidecar.store.rules import Rules
 
 DEMO_SERVER = "demo"
+DATABASE = "conversations.db"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
 FIRST_HELLO_S = 0.25  # a hello comes within 50 ms of the line, or nobody is in a hurry
 
@@ -153,7 +158,10 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
     is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
-    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
+    kept_in = Path(config.storage.path or world.folders.data) if is_kept else None
+    attachments = Attachments(None if kept_in is None else kept_in / "attachments")
+    database = Database(None if kept_in is None else kept_in / DATABASE, recover=recover)
+    conversations = Conversations(database, events.publish)
     host = Host(
         _servers(world),
         log_dir=log_dir,
@@ -189,7 +197,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     async with asyncio.TaskGroup() as group:
         runs = Runs(
             group,
-            conversations=Conversations(),
+            conversations=conversations,
             models=providers,
             tools=host,
             approvals=approvals,
@@ -201,6 +209,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             instance=uuid4().hex,
             runs=runs,
             attachments=attachments,
+            history=History(database, conversations, events.publish),
             approvals=approvals,
             host=host,
             providers=providers,
@@ -247,6 +256,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             yield app
         finally:
             await app.close(lifetime.reason)
+            await conversations.close()
+            await database.close()
             attachments.close()
 
 

@@ -40,6 +40,8 @@ from sidecar.protocol.chat import (
     Chat,
     ChatPayload,
     ChatResult,
+    Regenerate,
+    RegeneratePayload,
     Resume,
     ResumePayload,
 )
@@ -368,6 +370,13 @@ class Client:
         Returns its attachment_id. Raises ServerError and CannotConnect.
         """
         return (await self._upload(data, name)).attachment_id
+
+    async def regenerate(self, message_id: str, **fields: JsonValue) -> Run:
+        """Answer once more, with the fields of RegeneratePayload."""
+        run = Run(self._next_id())
+        asked = RegeneratePayload.model_validate({"message_id": message_id, **fields})
+        await self._send(Regenerate, asked, run)
+        return run
 
     async def resume(self, run_id: str, after_seq: int = -1) -> Run:
         """Follow a run that this or another connection started, from after `after_seq`."""

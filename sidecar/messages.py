@@ -241,6 +241,7 @@ class Message(Value):
     error: str | None = optional("Why it ended early, for a person.")
     error_info: ErrorInfo | None = optional("Why it ended early, for a program.")
     created_at: str = Field(description="RFC 3339, UTC.")
+    truncated: bool | None = optional("True when its beginning is left out, to fit a frame.")
     vendor_content: SkipValidation[tuple[VendorContent, ...]] = Field(
         default=(), exclude=True, repr=False
     )
@@ -254,6 +255,11 @@ class Message(Value):
         """The images and files that it shows, and the images that its tools gave."""
         return tuple(_attached(self.parts))
 
+    @property
+    def attachment_ids(self) -> frozenset[str]:
+        """All that it names, in its parts and in the results of its tools."""
+        return frozenset(_attachment_ids(self.parts))
+
 
 def _attached(parts: "tuple[Part, ...]") -> "Iterator[ImagePart | FilePart]":
     for part in parts:
@@ -263,6 +269,16 @@ def _attached(parts: "tuple[Part, ...]") -> "Iterator[ImagePart | FilePart]":
             for block in part.content or ():
                 if block.type == "image" and block.attachment_id:
                     yield ImagePart(attachment_id=block.attachment_id, mime=block.mime)
+
+
+def _attachment_ids(parts: "tuple[Part, ...]") -> "Iterator[str]":
+    for part in parts:
+        if part.type == "image" or part.type == "file":
+            yield part.attachment_id
+        elif part.type == "tool_result":
+            for block in part.content or ():
+                if block.type != "text" and block.type != "link" and block.attachment_id:
+                    yield block.attachment_id
 
 
 class Hints(Value):

@@ -1,6 +1,6 @@
 """The seams of a turn: where its chunks go and where its tools come from."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Protocol, TypeAlias
 
 from sidecar.messages import Attachment, JsonObject, Kept, Tool, ToolResultPart
@@ -29,6 +29,9 @@ class Attachments(Protocol):
 
     async def load(self, attachment_id: str) -> Attachment:
         """Raises NotFound and StorageError."""
+
+    async def delete(self, attachment_ids: Collection[str]) -> None:
+        """What is not there is gone already. Raises StorageError."""
 
 
 class ToolSource(Protocol):

@@ -7,7 +7,8 @@ was shown is appended to its conversation before that.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
@@ -17,7 +18,7 @@ import structlog
 
 from sidecar.chat.approvals import Approvals, Asking
 from sidecar.chat.base import Attachments, ToolSource
-from sidecar.chat.draft import Draft, newest_parts
+from sidecar.chat.draft import Draft
 from sidecar.chat.log import Failed, RunLog, Waker
 from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
 from sidecar.errors import (
@@ -27,9 +28,11 @@ from sidecar.errors import (
     NotFound,
     Overloaded,
     SidecarError,
+    StorageError,
     UnsupportedMedia,
 )
 from sidecar.messages import (
+    ErrorInfo,
     FilePart,
     FinishReason,
     ImagePart,
@@ -45,17 +48,20 @@ from sidecar.protocol.chat import (
     AttachmentPart,
     ChatPayload,
     ChatResult,
+    RegeneratePayload,
     RunInfo,
     RunsEnded,
     RunsStarted,
 )
 from sidecar.protocol.chat import Params as ChatParams
-from sidecar.protocol.chunks import SnapshotChunk, SnapshotMetadata
+from sidecar.protocol.chunks import NoticeChunk, NoticeMetadata, SnapshotChunk, SnapshotMetadata
 from sidecar.protocol.events import Event
-from sidecar.protocol.frames import Started, StartedMetadata, error_info
+from sidecar.protocol.frames import Started, StartedMetadata, error_info, newest_parts
 from sidecar.providers.base import Params, Provider
-from sidecar.store.conversations import Conversations
+from sidecar.store.conversations import Conversations, Settings
+from sidecar.store.rows import CUT, Progress, Retry
 
+SAVE_S = 0.4  # so old may be what a crash takes away of an answer, and 0.1 to write it
 KEPT_AFTER_END_S = 15 * 60  # so long can a run be resumed that has ended
 SNAPSHOT_BYTES = FRAME_BYTES_OUT // 2
 RETRY_KEY_S = 24 * 60 * 60
@@ -93,8 +99,9 @@ class Run:
         *,
         ends_alone: bool,
         is_kept: bool = True,
+        run_id: str | None = None,
     ) -> None:
-        self.run_id = uuid4().hex
+        self.run_id = run_id or uuid4().hex
         self.conversation_id = conversation_id
         self.chat = chat
         self.model = model
@@ -104,7 +111,9 @@ class Run:
         self.ended = asyncio.Event()
         self.turn: Turn | None = None
         self.answer: Message | None = None  # once it has ended
+        self.retry: Retry | None = None
         self.is_kept = is_kept  # in its conversation, and here for those who resume it
+        self.is_saved = is_kept  # while it grows
         self._ends_alone = ends_alone  # when its last follower leaves
         self._driver: asyncio.Task[None] | None = None
         self._is_cancelled = False
@@ -117,6 +126,11 @@ class Run:
             seq=self.log.next_seq - 1,
             state="ended" if self.ended.is_set() else "running",
         )
+
+    @property
+    def is_growing(self) -> bool:
+        """There is something of it to be saved before its end."""
+        return self.is_saved and self.turn is not None and self.answer is None
 
     def snapshot(self) -> SnapshotChunk:
         """The message so far; stands for every entry up to its seq, the terminal one excepted."""
@@ -178,6 +192,7 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._queues: dict[str, list[Run]] = {}  # by conversation; the first one runs
         self._retries: dict[str, tuple[bytes, Run]] = {}
+        self._saving: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(
@@ -190,23 +205,57 @@ class Runs:
         nothing began.
         """
         parts = await self._parts(chat)
-        digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
-        if known := self._known(chat.retry_key, digest):
+        digest = _digest(chat)
+        if known := await self._known(chat.retry_key, digest):
             return known
         self._check_room()
-        model = chat.model or self._defaults.model
+        named = chat.conversation_id or conversation_id
+        own = await self._settings(named)
+        model = chat.model or own.model or self._defaults.model
         provider, model_id = self._models.open(model)
-        conversation_id = await self._place(chat, chat.conversation_id or conversation_id)
-        before = self._queues.get(conversation_id, [])
-        if before and not queue:
-            raise Busy("This conversation is being answered already; cancel that run or wait.")
-        if len(before) > WAITING_TURNS:
-            raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
-
-        ends_alone = queue or chat.on_disconnect == "cancel"
-        run = Run(conversation_id, chat, model, ends_alone=ends_alone)
+        run = Run(
+            await self._place(chat, named),
+            chat,
+            model,
+            ends_alone=queue or chat.on_disconnect == "cancel",
+        )
+        self._check_queue(run.conversation_id, queue=queue)
         self._register(run, digest, parts)
-        self._launch(run, partial(self._begin, run, parts, provider, model_id))
+        self._launch(run, partial(self._begin, run, parts, provider, model_id, own))
+        return run
+
+    async def regenerate(self, asked: RegeneratePayload) -> Run:
+        """Answer a user's message, or once more what an assistant's message answered.
+
+        Raises as `start` does.
+        """
+        digest = _digest(asked)
+        if known := await self._known(asked.retry_key, digest):
+            return known
+        self._check_room()
+        conversation_id, message = await self._conversations.find(asked.message_id)
+        asked_id = message.message_id if message.role == "user" else message.parent_id
+        if asked_id is None:
+            raise BadRequest("There is no message that this one answers.")
+        question = await self._conversations.message(conversation_id, asked_id)
+        own = await self._settings(conversation_id)
+        model = asked.model or own.model or self._defaults.model
+        provider, model_id = self._models.open(model)
+        self._check_queue(conversation_id, queue=False)
+        how = asked.model_dump(exclude_unset=True, exclude={"message_id"})
+        chat = ChatPayload.model_validate({**how, "conversation_id": conversation_id})
+        run = Run(conversation_id, chat, model, ends_alone=asked.on_disconnect == "cancel")
+        run.user_message_id = question.message_id
+        self._register(run, digest, question.parts)
+
+        async def begin() -> Turn:
+            history = await self._conversations.path(conversation_id, question.message_id)
+            if run.retry is not None:
+                with suppress(StorageError):  # then a restart forgets it
+                    await self._conversations.remember(run.retry)
+            return self._lay_out(run, history, provider, model_id, own)
+
+        self._launch(run, begin)
         return run
 
     async def answer(
@@ -228,7 +277,7 @@ class Runs:
         self._register(run, b"", asked[-1].parts if asked else ())
 
         async def begin() -> Turn:
-            return self._lay_out(run, history, provider, model_id, handed_out)
+            return self._lay_out(run, history, provider, model_id, Settings(), handed_out)
 
         self._launch(run, begin)
         return run
@@ -257,6 +306,34 @@ class Runs:
         running = [run for run in self._runs.values() if run.cancel()]
         for run in running:
             await run.ended.wait()
+
+    async def end_in(self, conversation_ids: Collection[str] | None) -> None:
+        """Cancel what goes on in these conversations, in all for None, and wait for its end."""
+        ending = [
+            run
+            for run in self._runs.values()
+            if (conversation_ids is None or run.conversation_id in conversation_ids)
+            and run.cancel()
+        ]
+        for run in ending:
+            await run.ended.wait()
+
+    def running_in(self, conversation_id: str) -> str | None:
+        """The run_id of what goes on there."""
+        queue = self._queues.get(conversation_id)
+        return queue[0].run_id if queue else None
+
+    def _check_queue(self, conversation_id: str, *, queue: bool) -> None:
+        before = self._queues.get(conversation_id, [])
+        if before and not queue:
+            raise Busy("This conversation is being answered already; cancel that run or wait.")
+        if len(before) > WAITING_TURNS:
+            raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
+
+    async def _settings(self, conversation_id: str | None) -> Settings:
+        if conversation_id is None:
+            return Settings()
+        return await self._conversations.settings(conversation_id)
 
     def _check_room(self) -> None:
         if self._closing:
@@ -304,25 +381,26 @@ class Runs:
         self._runs[run.run_id] = run
         self._queues.setdefault(run.conversation_id, []).append(run)
         if run.chat.retry_key:
-            self._retries[run.chat.retry_key] = (digest, run)
-            self._later(RETRY_KEY_S, self._retries.pop, run.chat.retry_key, None)
-        metadata = StartedMetadata(
-            user_message=_text(parts)[:PIECE_CHARS],
-            run_id=run.run_id,
-            conversation_id=run.conversation_id,
-            user_message_id=run.user_message_id,
-            message_id=run.message_id,
-            model=run.model,
-        )
-        run.log.append(Started(metadata=metadata))
+            run.retry = Retry(
+                run.chat.retry_key,
+                digest,
+                run.run_id,
+                run.conversation_id,
+                run.user_message_id,
+                run.message_id,
+            )
+            self._know(run, run.retry)
+        run.log.append(_started(run, parts))
         self._publish(RunsStarted(data=run.info))
+        if self._saving is None:
+            self._saving = self._group.create_task(self._save_progress(), name="save progress")
 
     async def _place(self, chat: ChatPayload, conversation_id: str | None) -> str:
         """The conversation to go on with, or a new one. What the chat refers to must be there."""
         if conversation_id is None:
             if chat.parent_id or chat.replaces:
                 raise BadRequest("parent_id and replaces need their conversation_id.")
-            return await self._conversations.create()
+            return await self._conversations.create(is_private=not chat.store)
         await self._parent_id(chat, conversation_id)
         return conversation_id
 
@@ -340,13 +418,63 @@ class Runs:
             return (await store.message(conversation_id, chat.parent_id)).message_id
         return await store.head(conversation_id)
 
-    def _known(self, retry_key: str | None, digest: bytes) -> Run | None:
-        known = self._retries.get(retry_key) if retry_key else None
+    async def _known(self, retry_key: str | None, digest: bytes) -> Run | None:
+        """The run that this key began, also before a restart: then what is left of it."""
+        if retry_key is None:
+            return None
+        known = self._retries.get(retry_key)
+        if known is None:
+            stored = await self._stored_retry(retry_key)
+            known = self._retries.get(retry_key)  # somebody may have been faster
+            if known is None and stored is not None:
+                known = (stored.digest, await self._revived(stored))
         if known is None:
             return None
         if known[0] != digest:
             raise DuplicateRequest("This retry_key was used for another message; make a new one.")
         return known[1]
+
+    async def _stored_retry(self, retry_key: str) -> Retry | None:
+        try:
+            return await self._conversations.retry(retry_key)
+        except StorageError:  # the chat goes on without what was written
+            return None
+
+    def _know(self, run: Run, retry: Retry) -> None:
+        self._retries[retry.retry_key] = (retry.digest, run)
+        self._later(RETRY_KEY_S, self._retries.pop, retry.retry_key, None)
+
+    async def _revived(self, retry: Retry) -> Run:
+        """A run of before a restart, which has ended: its message, and how it ended."""
+        store = self._conversations
+        question = await store.message(retry.conversation_id, retry.user_message_id)
+        chat = ChatPayload.model_construct(conversation_id=retry.conversation_id)
+        try:
+            answer = await store.message(retry.conversation_id, retry.message_id)
+        except NotFound:  # it was cut before its first word
+            answer = _cut(retry)
+        run = Run(
+            retry.conversation_id,
+            chat,
+            answer.model or self._defaults.model,
+            ends_alone=False,
+            run_id=retry.run_id,
+        )
+        run.user_message_id, run.message_id = retry.user_message_id, retry.message_id
+        run.answer = answer
+        run.log.append(_started(run, question.parts))
+        shown, is_whole = newest_parts(answer, SNAPSHOT_BYTES)
+        metadata = SnapshotMetadata(message=shown, seq=1, truncated=None if is_whole else True)
+        run.log.append(SnapshotChunk(metadata=metadata))
+        if answer.error_info is not None:
+            run.log.append(Failed(answer.error or CUT, answer.error_info))
+        else:
+            run.log.append(_result(run, retry.finish_reason or "stop", answer.usage or Usage()))
+        run.ended.set()
+        self._runs[run.run_id] = run
+        self._know(run, retry)
+        self._later(KEPT_AFTER_END_S, self._forget, run)
+        return run
 
     async def _drive(self, run: Run, begin: Callable[[], Awaitable[Turn]]) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
@@ -373,7 +501,12 @@ class Runs:
             await self._end(run, reason, failure)
 
     async def _begin(
-        self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
+        self,
+        run: Run,
+        parts: tuple[Part, ...],
+        provider: Provider,
+        model_id: str,
+        own: Settings,
     ) -> Turn:
         """Store the user's message and lay out the turn."""
         store = self._conversations
@@ -384,9 +517,36 @@ class Runs:
             parts=parts,
             created_at=now(),
         )
-        await store.append(run.conversation_id, question)
+        await self._append(run, question)
         history = await store.path(run.conversation_id, question.message_id)
-        return self._lay_out(run, history, provider, model_id)
+        return self._lay_out(run, history, provider, model_id, own)
+
+    async def _append(self, run: Run, message: Message) -> None:
+        """Keep it; where it can only be kept in memory, the person is told and the chat goes on."""
+        try:
+            await self._conversations.append(run.conversation_id, message, run.retry)
+        except StorageError as error:
+            run.is_saved = False
+            log.warning("message_not_written", code=error.code)
+            run.log.append(NoticeChunk(data=str(error), metadata=NoticeMetadata(code=error.code)))
+
+    async def _save_progress(self) -> None:
+        """What is being written goes to the disk while anything is."""
+        while any(not run.ended.is_set() for run in self._runs.values()):
+            await asyncio.sleep(SAVE_S)
+            saved = [run for run in self._runs.values() if run.is_growing]
+            progress = [
+                Progress(run.conversation_id, run.turn.draft.beginning(), gained)
+                for run in saved
+                if run.turn is not None and (gained := run.turn.draft.gained())
+            ]
+            try:
+                await self._conversations.save(progress)
+            except StorageError as error:
+                log.warning("progress_not_saved", code=error.code)
+                for run in saved:  # with a gap in it, the rest would be worth nothing
+                    run.is_saved = False
+        self._saving = None
 
     def _lay_out(
         self,
@@ -394,23 +554,26 @@ class Runs:
         history: Sequence[Message],
         provider: Provider,
         model_id: str,
+        own: Settings,
         handed_out: Sequence[Tool] = (),
     ) -> Turn:
+        """What the chat says counts, then what the conversation has, then the settings."""
         chat, defaults = run.chat, self._defaults
-        system_prompt = chat.system_prompt
+        prompts = (chat.system_prompt, own.system_prompt, defaults.system_prompt)
+        tools = chat.tools if "tools" in chat.model_fields_set else own.tools or chat.tools
         plan = Plan(
             provider=provider,
             model=model_id,
             history=history,
-            system_prompt=defaults.system_prompt if system_prompt is None else system_prompt,
-            params=_params(chat.params, defaults.params),
+            system_prompt=next((prompt for prompt in prompts if prompt is not None), None),
+            params=_params(chat.params, _params(own.params or ChatParams(), defaults.params)),
             asking=Asking(
                 run_id=run.run_id,
                 conversation_id=run.conversation_id,
-                mode=chat.tools.mode,
-                deny=chat.tools.deny,
+                mode=tools.mode,
+                deny=tools.deny,
             ),
-            servers=None if chat.tools.servers is None else frozenset(chat.tools.servers),
+            servers=None if tools.servers is None else frozenset(tools.servers),
             max_steps=defaults.max_steps,
             handed_out=handed_out,
         )
@@ -424,21 +587,16 @@ class Runs:
         if run.turn is not None:
             usage = run.turn.draft.usage
             run.answer = _answer(run.turn.draft, reason, failure)
+            if run.retry is not None:
+                run.retry = replace(run.retry, finish_reason=reason)
             if run.is_kept:
-                await self._conversations.append(run.conversation_id, run.answer)
+                await self._append(run, run.answer)
         queue = self._queues[run.conversation_id]
         queue.remove(run)
         if not queue:
             del self._queues[run.conversation_id]
         run.ended.set()
-        result = ChatResult(
-            run_id=run.run_id,
-            conversation_id=run.conversation_id,
-            message_id=run.message_id,
-            finish_reason=reason,
-            usage=usage,
-        )
-        run.log.append(failure or result)
+        run.log.append(failure or _result(run, reason, usage))
         self._publish(RunsEnded(data=run.info))
         if run.is_kept:
             self._later(KEPT_AFTER_END_S, self._forget, run)
@@ -453,6 +611,45 @@ class Runs:
 
     def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
         asyncio.get_running_loop().call_later(delay_s, function, *args)
+
+
+def _started(run: Run, parts: Sequence[Part]) -> Started:
+    metadata = StartedMetadata(
+        user_message=_text(parts)[:PIECE_CHARS],
+        run_id=run.run_id,
+        conversation_id=run.conversation_id,
+        user_message_id=run.user_message_id,
+        message_id=run.message_id,
+        model=run.model,
+    )
+    return Started(metadata=metadata)
+
+
+def _result(run: Run, reason: FinishReason, usage: Usage) -> ChatResult:
+    return ChatResult(
+        run_id=run.run_id,
+        conversation_id=run.conversation_id,
+        message_id=run.message_id,
+        finish_reason=reason,
+        usage=usage,
+    )
+
+
+def _cut(retry: Retry) -> Message:
+    return Message(
+        message_id=retry.message_id,
+        parent_id=retry.user_message_id,
+        role="assistant",
+        parts=(),
+        status="interrupted",
+        error=CUT,
+        error_info=ErrorInfo(code="interrupted", retryable=True, origin="server"),
+        created_at=now(),
+    )
+
+
+def _digest(asked: ChatPayload | RegeneratePayload) -> bytes:
+    return hashlib.sha256(asked.model_dump_json().encode()).digest()
 
 
 def _text(parts: Sequence[Part]) -> str:

@@ -4,8 +4,8 @@ One file each, named `<sha256>.<media type>` with `=` for the `/`: one rename ma
 what it is. Two that are the same are one. What a person calls a file belongs to the message that
 shows it; here it is only remembered until the program ends, for a message that does not say.
 
-A file stays until somebody deletes it: no message is looked for that still needs it. Where nothing
-is to be kept, everything lies in a temporary folder that goes with the program.
+A file stays until `delete`: which messages still show it is not known here. Where nothing is to be
+kept, everything lies in a temporary folder that goes with the program.
 """
 
 import hashlib
@@ -13,12 +13,13 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import TypeVar
 
 import structlog
@@ -114,6 +115,32 @@ class Attachments:
             raise NotFound(f"The file of attachment {attachment_id} was deleted; send it again.")
         return Attachment(kept.mime, data, kept.name)
 
+    async def delete(self, attachment_ids: Collection[str]) -> None:
+        """What is not there is gone already. Raises StorageError."""
+        folder = await self._open()
+        gone = [kept for each in attachment_ids if (kept := self._kept.pop(each, None))]
+        self._used -= sum(kept.bytes for kept in gone)
+
+        def work() -> None:
+            for kept in gone:
+                (folder / _file_name(kept)).unlink(missing_ok=True)
+
+        await self._do(work)
+
+    async def delete_unshown(self, shown: Collection[str], older_than_s: float) -> None:
+        """What was sent and never became part of a message. Raises StorageError."""
+        folder = await self._open()
+        latest = time() - older_than_s
+
+        def work() -> list[str]:
+            return [
+                kept.attachment_id
+                for kept in tuple(self._kept.values())
+                if kept.attachment_id not in shown and _made_at(folder / _file_name(kept)) < latest
+            ]
+
+        await self.delete(await self._do(work))
+
     def close(self) -> None:
         """Remove what was to be kept for this run only. Quick, and the last use."""
         if self._chosen is None and self._folder is not None:
@@ -207,6 +234,13 @@ def _read(file: Path) -> bytes | None:
         return file.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _made_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _file_name(kept: Kept) -> str:
