@@ -106,6 +106,7 @@ class Database:
             os.close(os.open(self.file, os.O_CREAT | os.O_RDWR, 0o600))
         connection = _connect(self.file)
         try:
+            self._check_version(connection)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA foreign_keys = ON")
             self._migrate(connection, is_new=is_new)
@@ -121,13 +122,15 @@ class Database:
         connection.execute("PRAGMA query_only = ON")
         return connection
 
-    def _migrate(self, connection: "sqlite3.Connection", *, is_new: bool) -> None:
-        [version] = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(self._migrations):
+    def _check_version(self, connection: "sqlite3.Connection") -> None:
+        if _version(connection) > len(self._migrations):
             raise StorageNewer(
                 f"The conversations in {self.file} were written by a newer sidecar. Use that one, "
                 "or another profile or `storage.path` with this one; they are left as they are."
             )
+
+    def _migrate(self, connection: "sqlite3.Connection", *, is_new: bool) -> None:
+        version = _version(connection)
         for number, script in enumerate(self._migrations[version:], version + 1):
             if not is_new and version:
                 self._back_up(connection, number - 1)
@@ -156,6 +159,11 @@ def _connect(file: Path | None) -> "sqlite3.Connection":
     # the last seconds at most; a sync for each piece of an answer would be felt on slow disks.
     connection.execute("PRAGMA synchronous = NORMAL")
     return connection
+
+
+def _version(connection: "sqlite3.Connection") -> int:
+    [version] = connection.execute("PRAGMA user_version").fetchone()
+    return int(version)
 
 
 def _transaction(connection: "sqlite3.Connection", work: Work[T]) -> T:
