@@ -287,4 +287,11 @@ def _servers(world: World) -> Mapping[str, McpServerConfig]:
 
 def _defaults(chat: ChatConfig) -> Defaults:
     params = Params(temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_tokens)
-    return Defaults(chat.model, chat.system_prompt, params, chat.max_steps)
+    return Defaults(
+        model=chat.model,
+        system_prompt=chat.system_prompt,
+        params=params,
+        max_steps=chat.max_steps,
+        has_model_titles=chat.titles == "model",
+        compact_at=chat.compact_at,
+    )

@@ -53,6 +53,13 @@ class Price(Value):
     currency: str = "USD"
 
 
+class Context(Value):
+    """How full a model's window was after a step."""
+
+    used: int = Field(description="Tokens of the request and of the answer.")
+    limit: int | None = optional("Tokens that the window has.")
+
+
 class Usage(Value):
     """Tokens, counted alike for every vendor."""
 
@@ -61,6 +68,7 @@ class Usage(Value):
     cached: int = Field(default=0, description="Input tokens read from the vendor's cache.")
     reasoning: int = Field(default=0, description="Output tokens spent on reasoning.")
     cost: Cost | None = optional("What it cost, where that is known.")
+    context: Context | None = optional("The model's window after it, where the vendor counts.")
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -69,6 +77,7 @@ class Usage(Value):
             cached=self.cached + other.cached,
             reasoning=self.reasoning + other.reasoning,
             cost=_sum(self.cost, other.cost),
+            context=other.context or self.context,
         )
 
 
@@ -100,6 +109,13 @@ class TextPart(Value):
 class ReasoningPart(Value):
     type: Literal["reasoning"] = "reasoning"
     text: str = Field(description="Empty where the vendor keeps it to itself.")
+
+
+class SummaryPart(Value):
+    """Stands for everything before it, in what a model is shown; people still have all of it."""
+
+    type: Literal["summary"] = "summary"
+    text: str
 
 
 class ImagePart(Value):
@@ -206,7 +222,8 @@ Part = Annotated[
     | ImagePart
     | FilePart
     | CitationPart
-    | ProviderItemPart,
+    | ProviderItemPart
+    | SummaryPart,
     Field(discriminator="type"),
 ]
 

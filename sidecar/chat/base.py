@@ -5,12 +5,26 @@ from typing import Protocol, TypeAlias
 
 from sidecar.messages import Attachment, JsonObject, Kept, Tool, ToolResultPart
 from sidecar.protocol.chunks import Chunk
+from sidecar.providers.base import Provider
 
 Emit: TypeAlias = Callable[[Chunk], None]
 """Takes a chunk and never waits."""
 
 OnProgress: TypeAlias = Callable[[float, float | None], None]
 """Takes progress and, where the server gives one, the total."""
+
+
+class Models(Protocol):
+    """Where a run's model comes from."""
+
+    def open(self, model: str) -> tuple[Provider, str]:
+        """`provider/model` → its provider and the vendor's own id. Raises SidecarError."""
+
+    async def window(self, model: str) -> int | None:
+        """How many tokens it takes, as far as that is known without asking anybody."""
+
+    async def is_cheap(self, model: str) -> bool:
+        """A few words of it cost nothing that anybody would notice."""
 
 
 class Attachments(Protocol):

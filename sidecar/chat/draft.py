@@ -47,6 +47,11 @@ class Draft:
         self._close_part()
         self._step_first = len(self._parts)
 
+    @property
+    def has_step_begun(self) -> bool:
+        """Something came since the model was asked last."""
+        return bool(self._open or self._pieces or len(self._parts) > self._step_first)
+
     def add_verbatim(self, format: str, content: JsonValue) -> None:
         """What was said in this step, in the words of its vendor."""
         self._close_part()

@@ -11,16 +11,16 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 from uuid import uuid4
 
 import structlog
 
 from sidecar.chat.approvals import Approvals, Asking
-from sidecar.chat.base import Attachments, ToolSource
+from sidecar.chat.base import Attachments, Models, ToolSource
 from sidecar.chat.draft import Draft
 from sidecar.chat.log import Failed, RunLog, Waker
 from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
+from sidecar.chat.upkeep import Upkeep
 from sidecar.errors import (
     BadRequest,
     Busy,
@@ -71,13 +71,6 @@ DOCUMENTS = frozenset(("application/pdf", "text/plain"))
 log = structlog.get_logger()
 
 
-class Models(Protocol):
-    """Where a run's model comes from."""
-
-    def open(self, model: str) -> tuple[Provider, str]:
-        """`provider/model` → its provider and the vendor's own id. Raises SidecarError."""
-
-
 @dataclass(frozen=True, slots=True)
 class Defaults:
     """What a chat that does not say otherwise uses."""
@@ -86,6 +79,9 @@ class Defaults:
     system_prompt: str | None
     params: Params
     max_steps: int
+    has_model_titles: bool
+    compact_at: float | None
+    """Of a model's window."""
 
 
 class Run:
@@ -192,6 +188,13 @@ class Runs:
         self._runs: dict[str, Run] = {}
         self._queues: dict[str, list[Run]] = {}  # by conversation; the first one runs
         self._retries: dict[str, tuple[bytes, Run]] = {}
+        self._upkeep = Upkeep(
+            conversations,
+            models,
+            compact_at=defaults.compact_at,
+            has_model_titles=defaults.has_model_titles,
+        )
+        self._entitling: set[asyncio.Task[None]] = set()
         self._saving: asyncio.Task[None] | None = None
         self._closing = False
 
@@ -303,9 +306,17 @@ class Runs:
     async def close(self) -> None:
         """Cancel every run and wait until each has kept what was shown."""
         self._closing = True
+        for task in self._entitling:
+            task.cancel()
         running = [run for run in self._runs.values() if run.cancel()]
         for run in running:
             await run.ended.wait()
+
+    async def compact(self, conversation_id: str) -> str:
+        """Summarise the branch in use. Returns the summary's message_id. Raises SidecarError."""
+        own = await self._settings(conversation_id)
+        self._check_queue(conversation_id, queue=False)
+        return await self._upkeep.compact(conversation_id, own.model or self._defaults.model)
 
     async def end_in(self, conversation_ids: Collection[str] | None) -> None:
         """Cancel what goes on in these conversations, in all for None, and wait for its end."""
@@ -509,17 +520,26 @@ class Runs:
         own: Settings,
     ) -> Turn:
         """Store the user's message and lay out the turn."""
-        store = self._conversations
+        conversation_id = run.conversation_id
+        parent_id = await self._parent_id(run.chat, conversation_id)
         question = Message(
             message_id=run.user_message_id,
-            parent_id=await self._parent_id(run.chat, run.conversation_id),
+            parent_id=parent_id,
             role="user",
             parts=parts,
             created_at=now(),
         )
+        before = await self._upkeep.make_room(
+            conversation_id,
+            run.model,
+            await self._conversations.path(conversation_id, parent_id),
+            question,
+            run.log.append,
+        )
+        if before:
+            question = question.model_copy(update={"parent_id": before[-1].message_id})
         await self._append(run, question)
-        history = await store.path(run.conversation_id, question.message_id)
-        return self._lay_out(run, history, provider, model_id, own)
+        return self._lay_out(run, (*before, question), provider, model_id, own)
 
     async def _append(self, run: Run, message: Message) -> None:
         """Keep it; where it can only be kept in memory, the person is told and the chat goes on."""
@@ -575,6 +595,7 @@ class Runs:
             ),
             servers=None if tools.servers is None else frozenset(tools.servers),
             max_steps=defaults.max_steps,
+            window=partial(self._models.window, run.model),
             handed_out=handed_out,
         )
         draft = Draft(run.message_id, history[-1].message_id, run.model)
@@ -591,6 +612,7 @@ class Runs:
                 run.retry = replace(run.retry, finish_reason=reason)
             if run.is_kept:
                 await self._append(run, run.answer)
+                self._entitle(run, run.turn.question, run.answer)
         queue = self._queues[run.conversation_id]
         queue.remove(run)
         if not queue:
@@ -602,6 +624,15 @@ class Runs:
             self._later(KEPT_AFTER_END_S, self._forget, run)
         else:
             del self._runs[run.run_id]
+
+    def _entitle(self, run: Run, question: Message, answer: Message) -> None:
+        """After the first exchange; nobody waits for it."""
+        if question.parent_id is not None or answer.status != "complete" or self._closing:
+            return
+        work = self._upkeep.entitle(run.conversation_id, run.model, question, answer)
+        task = self._group.create_task(work, name="title")
+        self._entitling.add(task)
+        task.add_done_callback(self._entitling.discard)
 
     def _forget(self, run: Run) -> None:
         """A retry_key may still lead to it; then its answer is all that is left."""

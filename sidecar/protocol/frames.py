@@ -12,6 +12,7 @@ from sidecar.protocol.chat import AttachmentsCreateResult, CancelResult, ChatRes
 from sidecar.protocol.chunks import Chunk
 from sidecar.protocol.conversations import (
     Conversation,
+    ConversationsCompactResult,
     ConversationsDeleteResult,
     ConversationsForkResult,
     ConversationsGetResult,
@@ -85,6 +86,7 @@ AnyResult: TypeAlias = (
     | Conversation
     | ConversationsDeleteResult
     | ConversationsForkResult
+    | ConversationsCompactResult
     | ModelsListResult
     | ProvidersListResult
     | ProvidersTestResult

@@ -13,6 +13,7 @@ from sidecar.errors import BadRequest, InvalidJson, SidecarError, UnknownAction
 from sidecar.protocol.approvals import ApprovalsResolve, ApprovalsRulesDelete, ApprovalsRulesList
 from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Regenerate, Resume
 from sidecar.protocol.conversations import (
+    ConversationsCompact,
     ConversationsDelete,
     ConversationsFork,
     ConversationsGet,
@@ -50,6 +51,7 @@ AnyRequest: TypeAlias = (
     | ConversationsUpdate
     | ConversationsDelete
     | ConversationsFork
+    | ConversationsCompact
     | AttachmentsCreate
     | ModelsList
     | ProvidersList

@@ -163,6 +163,12 @@ class Conversations:
         """Raises StorageError."""
         await self._database.write(partial(rows.remember_retry, retry=retry))
 
+    async def set_title(self, conversation_id: str, title: str) -> None:
+        """A model's, which does not replace one that a person gave."""
+        updated = await self._database.write(partial(_set_title, conversation_id, title))
+        if updated is not None:
+            self._publish(ConversationsUpdated(data=updated))
+
     def forget(self, conversation_ids: Iterable[str]) -> None:
         """They were deleted."""
         for conversation_id in conversation_ids:
@@ -236,6 +242,15 @@ def _read_conversation(conversation_id: str, connection: "Connection") -> Conver
         [conversation_id],
     ).fetchone()
     return None if row is None else parse_conversation(row)
+
+
+def _set_title(conversation_id: str, title: str, connection: "Connection") -> Conversation | None:
+    changed = connection.execute(
+        "UPDATE conversations SET title = ?, titled_by = 'model' "
+        "WHERE conversation_id = ? AND titled_by = 'words'",
+        [title, conversation_id],
+    )
+    return _read_conversation(conversation_id, connection) if changed.rowcount else None
 
 
 def _read_head(conversation_id: str, connection: "Connection") -> tuple[str | None] | None:

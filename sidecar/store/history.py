@@ -83,12 +83,6 @@ class History:
         self._publish(ConversationsUpdated(data=updated))
         return updated
 
-    async def set_title(self, conversation_id: str, title: str) -> None:
-        """A model's, which does not replace one that a person gave."""
-        updated = await self._database.write(partial(_set_title, conversation_id, title))
-        if updated is not None:
-            self._publish(ConversationsUpdated(data=updated))
-
     async def delete(self, conversation_ids: Sequence[str] | None) -> Deleted:
         """These, or all of them for None."""
         deleted = await self._database.write(partial(_delete, conversation_ids))
@@ -259,15 +253,6 @@ def _changes(asked: ConversationsUpdatePayload) -> dict[str, object]:
             value = getattr(asked, name)
             changes[name] = None if value is None else value.model_dump_json(exclude_unset=True)
     return changes
-
-
-def _set_title(conversation_id: str, title: str, connection: "Connection") -> Conversation | None:
-    row = connection.execute(
-        "UPDATE conversations SET title = ?, titled_by = 'model' "
-        "WHERE conversation_id = ? AND titled_by = 'words' RETURNING id",
-        [title, conversation_id],
-    ).fetchone()
-    return None if row is None else _conversation(connection, row[0])
 
 
 def _delete(conversation_ids: Sequence[str] | None, connection: "Connection") -> Deleted:

@@ -17,6 +17,8 @@ from sidecar.protocol.approvals import (
 from sidecar.protocol.base import Empty
 from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Regenerate, Resume
 from sidecar.protocol.conversations import (
+    ConversationsCompact,
+    ConversationsCompactResult,
     ConversationsDelete,
     ConversationsFork,
     ConversationsGet,
@@ -87,6 +89,9 @@ class Handlers:
                 return await conversations.delete(services, unwanted)
             case ConversationsFork(payload=forked):
                 return await conversations.fork(services, forked)
+            case ConversationsCompact(payload=long):
+                message_id = await services.runs.compact(long.conversation_id)
+                return ConversationsCompactResult(message_id=message_id)
             case ModelsList(payload=models):
                 return await providers.list_models(services.providers, refresh=models.refresh)
             case ProvidersList():
