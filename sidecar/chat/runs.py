@@ -106,6 +106,8 @@ class Run:
         self.log = RunLog()
         self.ended = asyncio.Event()
         self.turn: Turn | None = None
+        self.said: tuple[Part, ...] | None = None  # by the person, where that began it
+        self.question: Message | None = None  # as it was kept
         self.answer: Message | None = None  # once it has ended
         self.retry: Retry | None = None
         self.is_kept = is_kept  # in its conversation, and here for those who resume it
@@ -222,6 +224,7 @@ class Runs:
             model,
             ends_alone=queue or chat.on_disconnect == "cancel",
         )
+        run.said = parts
         self._check_queue(run.conversation_id, queue=queue)
         self._register(run, digest, parts)
         self._launch(run, partial(self._begin, run, parts, provider, model_id, own))
@@ -522,13 +525,7 @@ class Runs:
         """Store the user's message and lay out the turn."""
         conversation_id = run.conversation_id
         parent_id = await self._parent_id(run.chat, conversation_id)
-        question = Message(
-            message_id=run.user_message_id,
-            parent_id=parent_id,
-            role="user",
-            parts=parts,
-            created_at=now(),
-        )
+        question = _question(run, parts, parent_id)
         before = await self._upkeep.make_room(
             conversation_id,
             run.model,
@@ -538,6 +535,7 @@ class Runs:
         )
         if before:
             question = question.model_copy(update={"parent_id": before[-1].message_id})
+        run.question = question
         await self._append(run, question)
         return self._lay_out(run, (*before, question), provider, model_id, own)
 
@@ -613,6 +611,9 @@ class Runs:
             if run.is_kept:
                 await self._append(run, run.answer)
                 self._entitle(run, run.turn.question, run.answer)
+        elif run.is_kept and run.said is not None:
+            with suppress(SidecarError):  # the run has an end of its own to tell
+                await self._keep_unbegun(run, run.said, reason, failure)
         queue = self._queues[run.conversation_id]
         queue.remove(run)
         if not queue:
@@ -624,6 +625,19 @@ class Runs:
             self._later(KEPT_AFTER_END_S, self._forget, run)
         else:
             del self._runs[run.run_id]
+
+    async def _keep_unbegun(
+        self, run: Run, said: Sequence[Part], reason: FinishReason, failure: Failed | None
+    ) -> None:
+        """What the person said is kept also when the turn ended before it began."""
+        question = run.question
+        if question is None:
+            parent_id = await self._parent_id(run.chat, run.conversation_id)
+            question = _question(run, said, parent_id)
+        draft = Draft(run.message_id, question.message_id, run.model)
+        run.answer = _answer(draft, reason, failure)
+        await self._append(run, question)
+        await self._append(run, run.answer)
 
     def _entitle(self, run: Run, question: Message, answer: Message) -> None:
         """After the first exchange; nobody waits for it."""
@@ -642,6 +656,16 @@ class Runs:
 
     def _later(self, delay_s: float, function: Callable[..., object], *args: object) -> None:
         asyncio.get_running_loop().call_later(delay_s, function, *args)
+
+
+def _question(run: Run, parts: Sequence[Part], parent_id: str | None) -> Message:
+    return Message(
+        message_id=run.user_message_id,
+        parent_id=parent_id,
+        role="user",
+        parts=tuple(parts),
+        created_at=now(),
+    )
 
 
 def _started(run: Run, parts: Sequence[Part]) -> Started:
