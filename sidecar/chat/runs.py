@@ -18,13 +18,14 @@ import structlog
 from sidecar.chat.approvals import Approvals, Asking
 from sidecar.chat.base import Attachments, Models, ToolSource
 from sidecar.chat.draft import Draft
-from sidecar.chat.log import Failed, RunLog, Waker
-from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
+from sidecar.chat.log import Failed
+from sidecar.chat.retries import Retries
+from sidecar.chat.run import Run, question_of, result, started
+from sidecar.chat.turn import Plan, Turn
 from sidecar.chat.upkeep import Upkeep
 from sidecar.errors import (
     BadRequest,
     Busy,
-    DuplicateRequest,
     NotFound,
     Overloaded,
     SidecarError,
@@ -32,7 +33,6 @@ from sidecar.errors import (
     UnsupportedMedia,
 )
 from sidecar.messages import (
-    ErrorInfo,
     FilePart,
     FinishReason,
     ImagePart,
@@ -41,30 +41,26 @@ from sidecar.messages import (
     TextPart,
     Tool,
     Usage,
-    now,
 )
-from sidecar.protocol.base import FRAME_BYTES_OUT, RUNS, WAITING_TURNS
+from sidecar.protocol.base import RUNS, WAITING_TURNS
 from sidecar.protocol.chat import (
     AttachmentPart,
     ChatPayload,
-    ChatResult,
     RegeneratePayload,
     RunInfo,
     RunsEnded,
     RunsStarted,
 )
 from sidecar.protocol.chat import Params as ChatParams
-from sidecar.protocol.chunks import NoticeChunk, NoticeMetadata, SnapshotChunk, SnapshotMetadata
+from sidecar.protocol.chunks import NoticeChunk, NoticeMetadata
 from sidecar.protocol.events import Event
-from sidecar.protocol.frames import Started, StartedMetadata, error_info, newest_parts
+from sidecar.protocol.frames import error_info
 from sidecar.providers.base import Params, Provider
 from sidecar.store.conversations import Conversations, Settings
-from sidecar.store.rows import CUT, Progress, Retry
+from sidecar.store.rows import Progress, Retry
 
 SAVE_S = 0.4  # so old may be what a crash takes away of an answer, and 0.1 to write it
 KEPT_AFTER_END_S = 15 * 60  # so long can a run be resumed that has ended
-SNAPSHOT_BYTES = FRAME_BYTES_OUT // 2
-RETRY_KEY_S = 24 * 60 * 60
 IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 DOCUMENTS = frozenset(("application/pdf", "text/plain"))
 
@@ -82,88 +78,6 @@ class Defaults:
     has_model_titles: bool
     compact_at: float | None
     """Of a model's window."""
-
-
-class Run:
-    """One turn and its log. Only Runs makes and ends one."""
-
-    def __init__(
-        self,
-        conversation_id: str,
-        chat: ChatPayload,
-        model: str,
-        *,
-        ends_alone: bool,
-        is_kept: bool = True,
-        run_id: str | None = None,
-    ) -> None:
-        self.run_id = run_id or uuid4().hex
-        self.conversation_id = conversation_id
-        self.chat = chat
-        self.model = model
-        self.user_message_id = uuid4().hex
-        self.message_id = uuid4().hex
-        self.log = RunLog()
-        self.ended = asyncio.Event()
-        self.turn: Turn | None = None
-        self.said: tuple[Part, ...] | None = None  # by the person, where that began it
-        self.question: Message | None = None  # as it was kept
-        self.answer: Message | None = None  # once it has ended
-        self.retry: Retry | None = None
-        self.is_kept = is_kept  # in its conversation, and here for those who resume it
-        self.is_saved = is_kept  # while it grows
-        self._ends_alone = ends_alone  # when its last follower leaves
-        self._driver: asyncio.Task[None] | None = None
-        self._is_cancelled = False
-
-    @property
-    def info(self) -> RunInfo:
-        return RunInfo(
-            run_id=self.run_id,
-            conversation_id=self.conversation_id,
-            seq=self.log.next_seq - 1,
-            state="ended" if self.ended.is_set() else "running",
-        )
-
-    @property
-    def is_growing(self) -> bool:
-        """There is something of it to be saved before its end."""
-        return self.is_saved and self.turn is not None and self.answer is None
-
-    def snapshot(self) -> SnapshotChunk:
-        """The message so far; stands for every entry up to its seq, the terminal one excepted."""
-        assert self.turn is not None  # a log that has lost entries has had a turn
-        message = self.answer or self.turn.draft.message("streaming")
-        message, is_whole = newest_parts(message, SNAPSHOT_BYTES)
-        metadata = SnapshotMetadata(
-            message=message,
-            seq=self.log.next_seq - (2 if self.ended.is_set() else 1),
-            truncated=None if is_whole else True,
-        )
-        return SnapshotChunk(metadata=metadata)
-
-    def follow(self, waker: Waker) -> None:
-        self.log.watch(waker)
-
-    def unfollow(self, waker: Waker) -> None:
-        self.log.unwatch(waker)
-        if not self.log.watchers and self._ends_alone:
-            self.cancel()
-
-    def cancel(self) -> bool:
-        """False when it has ended, or is ending, already."""
-        if self._is_cancelled or self.ended.is_set():
-            return not self.ended.is_set()
-        self._is_cancelled = True
-        if self._driver is not None:
-            self._driver.cancel()
-        return True
-
-    def driven_by(self, driver: asyncio.Task[None] | None) -> None:
-        """Whom to cancel. A cancel that came before the task's first step is given to it now."""
-        self._driver = driver
-        if driver is not None and self._is_cancelled:
-            driver.cancel()
 
 
 class Runs:
@@ -189,7 +103,7 @@ class Runs:
         self._publish = publish
         self._runs: dict[str, Run] = {}
         self._queues: dict[str, list[Run]] = {}  # by conversation; the first one runs
-        self._retries: dict[str, tuple[bytes, Run]] = {}
+        self._retries = Retries(conversations)
         self._upkeep = Upkeep(
             conversations,
             models,
@@ -211,7 +125,7 @@ class Runs:
         """
         parts = await self._parts(chat)
         digest = _digest(chat)
-        if known := await self._known(chat.retry_key, digest):
+        if known := await self._retries.find(chat.retry_key, digest):
             return known
         self._check_room()
         named = chat.conversation_id or conversation_id
@@ -225,6 +139,8 @@ class Runs:
             ends_alone=queue or chat.on_disconnect == "cancel",
         )
         run.said = parts
+        if known := self._retries.known(chat.retry_key, digest):  # the same chat was faster
+            return known
         self._check_queue(run.conversation_id, queue=queue)
         self._register(run, digest, parts)
         self._launch(run, partial(self._begin, run, parts, provider, model_id, own))
@@ -236,7 +152,7 @@ class Runs:
         Raises as `start` does.
         """
         digest = _digest(asked)
-        if known := await self._known(asked.retry_key, digest):
+        if known := await self._retries.find(asked.retry_key, digest):
             return known
         self._check_room()
         conversation_id, message = await self._conversations.find(asked.message_id)
@@ -247,6 +163,8 @@ class Runs:
         own = await self._settings(conversation_id)
         model = asked.model or own.model or self._defaults.model
         provider, model_id = self._models.open(model)
+        if known := self._retries.known(asked.retry_key, digest):  # the same one was faster
+            return known
         self._check_queue(conversation_id, queue=False)
         how = asked.model_dump(exclude_unset=True, exclude={"message_id"})
         chat = ChatPayload.model_validate({**how, "conversation_id": conversation_id})
@@ -403,8 +321,8 @@ class Runs:
                 run.user_message_id,
                 run.message_id,
             )
-            self._know(run, run.retry)
-        run.log.append(_started(run, parts))
+            self._retries.remember(run, run.retry)
+        run.log.append(started(run, parts))
         self._publish(RunsStarted(data=run.info))
         if self._saving is None:
             self._saving = self._group.create_task(self._save_progress(), name="save progress")
@@ -431,64 +349,6 @@ class Runs:
         if chat.parent_id:
             return (await store.message(conversation_id, chat.parent_id)).message_id
         return await store.head(conversation_id)
-
-    async def _known(self, retry_key: str | None, digest: bytes) -> Run | None:
-        """The run that this key began, also before a restart: then what is left of it."""
-        if retry_key is None:
-            return None
-        known = self._retries.get(retry_key)
-        if known is None:
-            stored = await self._stored_retry(retry_key)
-            known = self._retries.get(retry_key)  # somebody may have been faster
-            if known is None and stored is not None:
-                known = (stored.digest, await self._revived(stored))
-        if known is None:
-            return None
-        if known[0] != digest:
-            raise DuplicateRequest("This retry_key was used for another message; make a new one.")
-        return known[1]
-
-    async def _stored_retry(self, retry_key: str) -> Retry | None:
-        try:
-            return await self._conversations.retry(retry_key)
-        except StorageError:  # the chat goes on without what was written
-            return None
-
-    def _know(self, run: Run, retry: Retry) -> None:
-        self._retries[retry.retry_key] = (retry.digest, run)
-        self._later(RETRY_KEY_S, self._retries.pop, retry.retry_key, None)
-
-    async def _revived(self, retry: Retry) -> Run:
-        """A run of before a restart, which has ended: its message, and how it ended."""
-        store = self._conversations
-        question = await store.message(retry.conversation_id, retry.user_message_id)
-        chat = ChatPayload.model_construct(conversation_id=retry.conversation_id)
-        try:
-            answer = await store.message(retry.conversation_id, retry.message_id)
-        except NotFound:  # it was cut before its first word
-            answer = _cut(retry)
-        run = Run(
-            retry.conversation_id,
-            chat,
-            answer.model or self._defaults.model,
-            ends_alone=False,
-            run_id=retry.run_id,
-        )
-        run.user_message_id, run.message_id = retry.user_message_id, retry.message_id
-        run.answer = answer
-        run.log.append(_started(run, question.parts))
-        shown, is_whole = newest_parts(answer, SNAPSHOT_BYTES)
-        metadata = SnapshotMetadata(message=shown, seq=1, truncated=None if is_whole else True)
-        run.log.append(SnapshotChunk(metadata=metadata))
-        if answer.error_info is not None:
-            run.log.append(Failed(answer.error or CUT, answer.error_info))
-        else:
-            run.log.append(_result(run, retry.finish_reason or "stop", answer.usage or Usage()))
-        run.ended.set()
-        self._runs[run.run_id] = run
-        self._know(run, retry)
-        self._later(KEPT_AFTER_END_S, self._forget, run)
-        return run
 
     async def _drive(self, run: Run, begin: Callable[[], Awaitable[Turn]]) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
@@ -525,7 +385,7 @@ class Runs:
         """Store the user's message and lay out the turn."""
         conversation_id = run.conversation_id
         parent_id = await self._parent_id(run.chat, conversation_id)
-        question = _question(run, parts, parent_id)
+        question = question_of(run, parts, parent_id)
         before = await self._upkeep.make_room(
             conversation_id,
             run.model,
@@ -619,7 +479,7 @@ class Runs:
         if not queue:
             del self._queues[run.conversation_id]
         run.ended.set()
-        run.log.append(failure or _result(run, reason, usage))
+        run.log.append(failure or result(run, reason, usage))
         self._publish(RunsEnded(data=run.info))
         if run.is_kept:
             self._later(KEPT_AFTER_END_S, self._forget, run)
@@ -633,7 +493,7 @@ class Runs:
         question = run.question
         if question is None:
             parent_id = await self._parent_id(run.chat, run.conversation_id)
-            question = _question(run, said, parent_id)
+            question = question_of(run, said, parent_id)
         draft = Draft(run.message_id, question.message_id, run.model)
         run.answer = _answer(draft, reason, failure)
         await self._append(run, question)
@@ -658,57 +518,8 @@ class Runs:
         asyncio.get_running_loop().call_later(delay_s, function, *args)
 
 
-def _question(run: Run, parts: Sequence[Part], parent_id: str | None) -> Message:
-    return Message(
-        message_id=run.user_message_id,
-        parent_id=parent_id,
-        role="user",
-        parts=tuple(parts),
-        created_at=now(),
-    )
-
-
-def _started(run: Run, parts: Sequence[Part]) -> Started:
-    metadata = StartedMetadata(
-        user_message=_text(parts)[:PIECE_CHARS],
-        run_id=run.run_id,
-        conversation_id=run.conversation_id,
-        user_message_id=run.user_message_id,
-        message_id=run.message_id,
-        model=run.model,
-    )
-    return Started(metadata=metadata)
-
-
-def _result(run: Run, reason: FinishReason, usage: Usage) -> ChatResult:
-    return ChatResult(
-        run_id=run.run_id,
-        conversation_id=run.conversation_id,
-        message_id=run.message_id,
-        finish_reason=reason,
-        usage=usage,
-    )
-
-
-def _cut(retry: Retry) -> Message:
-    return Message(
-        message_id=retry.message_id,
-        parent_id=retry.user_message_id,
-        role="assistant",
-        parts=(),
-        status="interrupted",
-        error=CUT,
-        error_info=ErrorInfo(code="interrupted", retryable=True, origin="server"),
-        created_at=now(),
-    )
-
-
 def _digest(asked: ChatPayload | RegeneratePayload) -> bytes:
     return hashlib.sha256(asked.model_dump_json().encode()).digest()
-
-
-def _text(parts: Sequence[Part]) -> str:
-    return "".join(part.text for part in parts if part.type == "text")
 
 
 def _params(given: ChatParams, defaults: Params) -> Params:

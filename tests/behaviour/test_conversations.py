@@ -409,3 +409,15 @@ async def test_a_retry_after_a_restart_is_answered_with_what_was_said(
 
     assert refused.value.code == "duplicate_request"
     assert len(upstream.bodies) == 1
+
+
+async def test_the_same_chat_sent_twice_at_once_is_one_run(
+    client: Client, upstream: FakeOpenAI
+) -> None:
+    at = (await (await client.chat("hello")).finished()).conversation_id
+    key = str(uuid4())
+
+    runs = [await client.chat("again", conversation_id=at, retry_key=key) for _ in range(3)]
+
+    assert len({(await run.finished()).run_id for run in runs}) == 1
+    assert len(upstream.bodies) == 2

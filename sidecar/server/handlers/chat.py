@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from sidecar.chat.base import Attachments
-from sidecar.chat.runs import Run
+from sidecar.chat.run import Run
 from sidecar.errors import BadRequest
 from sidecar.protocol.chat import (
     AttachmentsCreatePayload,
