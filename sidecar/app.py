@@ -20,6 +20,7 @@ from sidecar.chat.runs import Defaults, Runs
 from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
 from sidecar.credentials import Credentials, Keyring, Vendor
 from sidecar.door_key import DoorKey
+from sidecar.errors import StorageError
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
@@ -46,6 +47,8 @@ from sidecar.store.rules import Rules
 DEMO_SERVER = "demo"
 DATABASE = "conversations.db"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
+TIDY_AFTER_S = 60.0  # nobody waits for it
+UNSHOWN_KEPT_S = 24 * 60 * 60.0  # what was sent and became no part of a message
 FIRST_HELLO_S = 0.25  # a hello comes within 50 ms of the line, or nobody is in a hurry
 
 log = structlog.get_logger()
@@ -80,6 +83,8 @@ class App:
     approvals: Approvals
     host: Host
     providers: Providers
+    attachments: Attachments
+    history: History
     default_model: str
     greeted: asyncio.Event
     """Set when a client has said hello for the first time."""
@@ -106,6 +111,10 @@ class App:
     async def _prepare(self) -> None:
         await self._first_hello()
         await self.providers.prepare(self.default_model)
+        await asyncio.sleep(TIDY_AFTER_S)
+        with suppress(StorageError):  # there is a next time
+            shown = await self.history.shown_attachments()
+            await self.attachments.delete_unshown(shown, UNSHOWN_KEPT_S)
 
     async def _first_hello(self) -> None:
         """Who waits for our line connects at once, and would wait for our imports as well."""
@@ -162,6 +171,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     attachments = Attachments(None if kept_in is None else kept_in / "attachments")
     database = Database(None if kept_in is None else kept_in / DATABASE, recover=recover)
     conversations = Conversations(database, events.publish)
+    history = History(database, conversations, events.publish)
     host = Host(
         _servers(world),
         log_dir=log_dir,
@@ -209,7 +219,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             instance=uuid4().hex,
             runs=runs,
             attachments=attachments,
-            history=History(database, conversations, events.publish),
+            history=history,
             approvals=approvals,
             host=host,
             providers=providers,
@@ -247,6 +257,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             approvals=approvals,
             host=host,
             providers=providers,
+            attachments=attachments,
+            history=history,
             default_model=config.chat.model,
             greeted=services.greeted,
         )

@@ -1,6 +1,7 @@
 """The seams of a turn: where its chunks go and where its tools come from."""
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from pathlib import Path
 from typing import Protocol, TypeAlias
 
 from sidecar.messages import Attachment, JsonObject, Kept, Tool, ToolResultPart
@@ -34,12 +35,20 @@ class Attachments(Protocol):
         """Returns its attachment_id. Raises AttachmentTooLarge and StorageError."""
 
     async def receive(
-        self, chunks: AsyncIterator[bytes], name: str | None = None, mime: str | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        name: str | None = None,
+        mime: str | None = None,
+        *,
+        max_bytes: int | None = None,
     ) -> Kept:
         """Keep what comes, once all of it has. Raises AttachmentTooLarge and StorageError."""
 
     async def find(self, attachment_id: str) -> Kept:
         """What is kept under this id. Raises NotFound and StorageError."""
+
+    async def file(self, attachment_id: str) -> Path:
+        """Where it lies, to be read and no more. Raises NotFound and StorageError."""
 
     async def load(self, attachment_id: str) -> Attachment:
         """Raises NotFound and StorageError."""

@@ -164,6 +164,50 @@ class ConversationsCompact(Request):
     payload: ConversationPayload
 
 
+# ---- as files ----
+
+
+class ConversationsExportPayload(Inbound):
+    conversation_ids: tuple[str, ...] = Field(
+        default=(), max_length=100_000, description="None of them is all of them."
+    )
+    format: Literal["markdown", "json"] = Field(
+        default="markdown", description="`json` has all branches, and can be imported."
+    )
+
+
+class ConversationsExportResult(Result):
+    attachment_id: str
+    bytes: int
+    mime: str
+
+
+class ConversationsExport(Request):
+    result = ConversationsExportResult
+    action: Literal["conversations.export"]
+    payload: ConversationsExportPayload
+
+
+class ConversationsImportPayload(Inbound):
+    attachment_id: str = Field(
+        max_length=64, description="Sent with `POST /api/attachments?for=import`; it is gone after."
+    )
+
+
+class Imported(Result):
+    conversation_id: str
+
+
+class ConversationsImportResult(Result):
+    items: tuple[Imported, ...]
+
+
+class ConversationsImport(Request):
+    result = ConversationsImportResult
+    action: Literal["conversations.import"]
+    payload: ConversationsImportPayload
+
+
 # ---- events ----
 
 

@@ -14,8 +14,10 @@ from sidecar.protocol.conversations import (
     Conversation,
     ConversationsCompactResult,
     ConversationsDeleteResult,
+    ConversationsExportResult,
     ConversationsForkResult,
     ConversationsGetResult,
+    ConversationsImportResult,
     ConversationsListResult,
     ConversationsSearchResult,
 )
@@ -87,6 +89,8 @@ AnyResult: TypeAlias = (
     | ConversationsDeleteResult
     | ConversationsForkResult
     | ConversationsCompactResult
+    | ConversationsExportResult
+    | ConversationsImportResult
     | ModelsListResult
     | ProvidersListResult
     | ProvidersTestResult

@@ -15,8 +15,10 @@ from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Regenerate, R
 from sidecar.protocol.conversations import (
     ConversationsCompact,
     ConversationsDelete,
+    ConversationsExport,
     ConversationsFork,
     ConversationsGet,
+    ConversationsImport,
     ConversationsList,
     ConversationsSearch,
     ConversationsUpdate,
@@ -52,6 +54,8 @@ AnyRequest: TypeAlias = (
     | ConversationsDelete
     | ConversationsFork
     | ConversationsCompact
+    | ConversationsExport
+    | ConversationsImport
     | AttachmentsCreate
     | ModelsList
     | ProvidersList

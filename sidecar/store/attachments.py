@@ -64,12 +64,19 @@ class Attachments:
         return (await self.receive(whole(), attachment.name, attachment.mime)).attachment_id
 
     async def receive(
-        self, chunks: AsyncIterator[bytes], name: str | None = None, mime: str | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        name: str | None = None,
+        mime: str | None = None,
+        *,
+        max_bytes: int | None = None,
     ) -> Kept:
         """Keep what comes, once all of it has. Raises AttachmentTooLarge and StorageError.
 
-        `mime` is what its maker says; the bytes have the first word.
+        `mime` is what its maker says; the bytes have the first word. `max_bytes` None is the
+        limit of an attachment.
         """
+        limit = self._limits.each if max_bytes is None else max_bytes
         folder = await self._open()
         arrival = await self._do(partial(_Arrival, folder, mime))
         counted = 0
@@ -78,7 +85,7 @@ class Attachments:
             async for chunk in chunks:
                 self._used += len(chunk)
                 counted += len(chunk)
-                self._check_room(counted)
+                self._check_room(counted, limit)
                 piece += chunk
                 if len(piece) >= PIECE_BYTES:
                     await self._do(partial(arrival.write, bytes(piece)))
@@ -104,11 +111,16 @@ class Attachments:
             raise NotFound(f"There is no attachment {attachment_id[:64]}; send the file again.")
         return kept
 
-    async def load(self, attachment_id: str) -> Attachment:
-        """Raises NotFound and StorageError."""
+    async def file(self, attachment_id: str) -> Path:
+        """Where it lies, to be read and no more. Raises NotFound and StorageError."""
         kept = await self.find(attachment_id)
         assert self._folder is not None  # find has opened it
-        data = await self._do(partial(_read, self._folder / _file_name(kept)))
+        return self._folder / _file_name(kept)
+
+    async def load(self, attachment_id: str) -> Attachment:
+        """Raises NotFound and StorageError."""
+        kept, file = await self.find(attachment_id), await self.file(attachment_id)
+        data = await self._do(partial(_read, file))
         if data is None:
             if self._kept.pop(attachment_id, None) is not None:
                 self._used -= kept.bytes
@@ -146,9 +158,9 @@ class Attachments:
         if self._chosen is None and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _check_room(self, so_far: int) -> None:
-        if so_far > self._limits.each:
-            largest = f"{self._limits.each / 2**20:g} MiB"
+    def _check_room(self, so_far: int, limit: int) -> None:
+        if so_far > limit:
+            largest = f"{limit / 2**20:g} MiB"
             raise AttachmentTooLarge(f"An attachment has at most {largest}; send a smaller one.")
         if self._used > self._limits.together:
             most = f"{self._limits.together / 2**30:g} GiB"

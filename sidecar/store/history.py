@@ -5,10 +5,12 @@ Reads what is written and nothing else. Every answer is bounded, whatever a conv
 
 import base64
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
 from sidecar.errors import BadRequest, NotFound
@@ -16,6 +18,7 @@ from sidecar.messages import Message
 from sidecar.protocol.base import FRAME_BYTES_OUT
 from sidecar.protocol.conversations import (
     Conversation,
+    ConversationsCreated,
     ConversationsDeleted,
     ConversationsGetPayload,
     ConversationsGetResult,
@@ -29,7 +32,7 @@ from sidecar.protocol.conversations import (
     SearchHit,
 )
 from sidecar.protocol.frames import newest_parts
-from sidecar.store import rows
+from sidecar.store import rows, transfer
 from sidecar.store.conversations import Change, Conversations
 from sidecar.store.database import Database
 from sidecar.store.records import (
@@ -41,6 +44,8 @@ from sidecar.store.records import (
     search_terms,
     snippet,
 )
+from sidecar.store.transfer import Form, Whole
+from sidecar.threads import run_in_thread
 
 if TYPE_CHECKING:
     from sqlite3 import Connection
@@ -66,7 +71,7 @@ class History:
         self._conversations = conversations
         self._publish = publish
 
-    async def list(self, asked: ConversationsListPayload) -> ConversationsListResult:
+    async def page(self, asked: ConversationsListPayload) -> ConversationsListResult:
         """Raises BadRequest for a cursor that is none of ours."""
         return await self._database.read(partial(_list, asked, _parse_cursor(asked.cursor)))
 
@@ -105,6 +110,46 @@ class History:
             await self._conversations.append(copy, copied)
             parent_id = copied.message_id
         return copy
+
+    async def export(
+        self, conversation_ids: Sequence[str], format: Literal["markdown", "json"]
+    ) -> AsyncIterator[bytes]:
+        """The conversations as a file, one after the other; all of them where none is named.
+
+        Raises NotFound when there is nothing to write.
+        """
+        found = await self._database.read(partial(_rows_of, conversation_ids))
+        if not found:
+            raise NotFound("There are no such conversations to export.")
+        form = transfer.FORMS[format]
+
+        async def pieces() -> AsyncIterator[bytes]:
+            before = form.opening
+            for row in found:
+                written = await self._database.read(partial(_encoded, row, form))
+                if written is not None:
+                    yield (before + written).encode()
+                    before = form.separator
+            yield form.closing.encode()
+
+        return pieces()
+
+    async def import_file(self, file: Path) -> list[str]:
+        """The new conversations' ids. Raises BadRequest, of the first that cannot be read."""
+        made: list[str] = []
+        with closing(transfer.read(file)) as found:
+            while (whole := await run_in_thread(lambda: next(found, None), "import")) is not None:
+                conversation_id = uuid4().hex
+                created = await self._database.write(partial(_add_whole, conversation_id, whole))
+                self._publish(ConversationsCreated(data=created))
+                made.append(conversation_id)
+        if not made:
+            raise BadRequest("There is no conversation in this file.")
+        return made
+
+    async def count(self) -> int:
+        """Of all conversations, the archived ones included."""
+        return await self._database.read(_count)
 
     async def shown_attachments(self) -> frozenset[str]:
         """All that some message shows."""
@@ -255,6 +300,54 @@ def _changes(asked: ConversationsUpdatePayload) -> dict[str, object]:
     return changes
 
 
+def _rows_of(conversation_ids: Sequence[str], connection: "Connection") -> list[int]:
+    """Of these conversations, or of all of them; the newest first."""
+    which = f"WHERE conversation_id IN ({marks(conversation_ids)})" if conversation_ids else ""
+    return ids_of(
+        connection.execute(
+            f"SELECT id FROM conversations {which} ORDER BY updated_at DESC, id DESC",
+            conversation_ids,
+        )
+    )
+
+
+def _encoded(row: int, form: Form, connection: "Connection") -> str | None:
+    """None when it was deleted in the meantime."""
+    about = connection.execute(
+        "SELECT title, created_at, head, model, system_prompt FROM conversations WHERE id = ?",
+        [row],
+    ).fetchone()
+    if about is None:
+        return None
+    bodies = connection.execute(
+        "SELECT body FROM messages WHERE conversation = ? AND status <> 'streaming' ORDER BY id",
+        [row],
+    )
+    title, created_at, head, model, system_prompt = about
+    messages = [parse_message(body) for (body,) in bodies]
+    return form.encode(Whole(title, created_at, messages, head, model, system_prompt))
+
+
+def _add_whole(conversation_id: str, whole: Whole, connection: "Connection") -> Conversation:
+    rows.add_messages(connection, conversation_id, whole.messages, is_new=True, retry=None)
+    connection.execute(
+        "UPDATE conversations SET title = ?, titled_by = 'person', created_at = ?, "
+        "updated_at = ?, head = ?, model = coalesce(?, model), system_prompt = ? "
+        "WHERE conversation_id = ?",
+        [
+            whole.title,
+            whole.created_at,
+            max(message.created_at for message in whole.messages),
+            whole.head,
+            whole.model,
+            whole.system_prompt,
+            conversation_id,
+        ],
+    )
+    [row] = _rows_of([conversation_id], connection)
+    return _conversation(connection, row)
+
+
 def _delete(conversation_ids: Sequence[str] | None, connection: "Connection") -> Deleted:
     which = (
         "" if conversation_ids is None else f"WHERE conversation_id IN ({marks(conversation_ids)})"
@@ -288,6 +381,11 @@ def _shown_attachments(connection: "Connection") -> frozenset[str]:
     return frozenset(
         ids_of(connection.execute("SELECT DISTINCT attachment_id FROM shown_attachments"))
     )
+
+
+def _count(connection: "Connection") -> int:
+    [count] = connection.execute("SELECT count(*) FROM conversations").fetchone()
+    return int(count)
 
 
 def _conversation(connection: "Connection", row: int) -> Conversation:

@@ -1,6 +1,7 @@
 """What was said is there again: after a reload, after a restart, on every branch."""
 
 from pathlib import Path
+from typing import Literal
 from uuid import uuid4
 
 import pytest
@@ -13,11 +14,15 @@ from sidecar.protocol.conversations import (
     ConversationsDelete,
     ConversationsDeleted,
     ConversationsDeletePayload,
+    ConversationsExport,
+    ConversationsExportPayload,
     ConversationsFork,
     ConversationsForkPayload,
     ConversationsGet,
     ConversationsGetPayload,
     ConversationsGetResult,
+    ConversationsImport,
+    ConversationsImportPayload,
     ConversationsList,
     ConversationsListPayload,
     ConversationsSearch,
@@ -421,3 +426,54 @@ async def test_the_same_chat_sent_twice_at_once_is_one_run(
 
     assert len({(await run.finished()).run_id for run in runs}) == 1
     assert len(upstream.bodies) == 2
+
+
+@pytest.mark.parametrize("form", ["json", "markdown"])
+async def test_conversations_are_exported_as_a_file(
+    client: Client, upstream: FakeOpenAI, form: Literal["json", "markdown"]
+) -> None:
+    upstream.will(text("They purr."))
+    at = (await (await client.chat("cats?")).finished()).conversation_id
+    await (await client.chat("dogs?")).finished()
+
+    made = await client.request(
+        ConversationsExport, ConversationsExportPayload(conversation_ids=(at,), format=form)
+    )
+    written = (await client.fetch(made.attachment_id)).decode()
+
+    assert len(written.encode()) == made.bytes
+    assert "They purr." in written and "dogs?" not in written
+
+
+async def test_what_was_exported_can_be_imported_and_gone_on_with(
+    client: Client, upstream: FakeOpenAI
+) -> None:
+    upstream.will(text("They purr."), text("Mice."))
+    at = (await (await client.chat("cats?")).finished()).conversation_id
+    made = await client.request(ConversationsExport, ConversationsExportPayload(format="json"))
+    await client.request(ConversationsDelete, ConversationsDeletePayload(all=True))
+
+    sent = await client.send_import(await client.fetch(made.attachment_id))
+    imported = await client.request(
+        ConversationsImport, ConversationsImportPayload(attachment_id=sent)
+    )
+
+    [item] = imported.items
+    assert item.conversation_id != at
+    found = await opened_again(client, item.conversation_id)
+    assert [message.text for message in found.messages] == ["cats?", "They purr."]
+    await (await client.chat("eat?", conversation_id=item.conversation_id)).finished()
+    assert [each["content"] for each in upstream.bodies[-1]["messages"][-3:]] == [
+        "cats?",
+        "They purr.",
+        "eat?",
+    ]
+
+
+async def test_a_file_that_is_no_export_is_refused(client: Client) -> None:
+    sent = await client.send_import(b"hello")
+
+    with pytest.raises(ServerError) as refused:
+        await client.request(ConversationsImport, ConversationsImportPayload(attachment_id=sent))
+
+    assert refused.value.code == "bad_request"

@@ -97,16 +97,16 @@ async def measure(file: Path, conversations: int, messages: int) -> dict[str, fl
     database = Database(file, recover=recover)
     store = Conversations(database, lambda event: None)
     history = History(database, store, lambda event: None)
-    await history.list(ConversationsListPayload())
+    await history.page(ConversationsListPayload())
     start_ms = (perf_counter() - began) * 1000
 
-    middle = (await history.list(ConversationsListPayload(limit=100))).next_cursor
+    middle = (await history.page(ConversationsListPayload(limit=100))).next_cursor
     opened = f"c{conversations // 2 or 1}"
     asked = ConversationsGetPayload(conversation_id=opened)
     head = await store.head(opened)
     figures = {
         "start": start_ms,
-        "list": await median_ms(lambda: history.list(ConversationsListPayload(cursor=middle))),
+        "list": await median_ms(lambda: history.page(ConversationsListPayload(cursor=middle))),
         "open": await median_ms(lambda: history.get(asked)),
         "search, a common word": await median_ms(
             lambda: history.search(ConversationsSearchPayload(q="basto"))

@@ -20,8 +20,10 @@ from sidecar.protocol.conversations import (
     ConversationsCompact,
     ConversationsCompactResult,
     ConversationsDelete,
+    ConversationsExport,
     ConversationsFork,
     ConversationsGet,
+    ConversationsImport,
     ConversationsList,
     ConversationsSearch,
     ConversationsUpdate,
@@ -92,6 +94,10 @@ class Handlers:
             case ConversationsCompact(payload=long):
                 message_id = await services.runs.compact(long.conversation_id)
                 return ConversationsCompactResult(message_id=message_id)
+            case ConversationsExport(payload=exported):
+                return await conversations.export(services, exported)
+            case ConversationsImport(payload=imported):
+                return await conversations.import_(services, imported)
             case ModelsList(payload=models):
                 return await providers.list_models(services.providers, refresh=models.refresh)
             case ProvidersList():
