@@ -187,6 +187,9 @@ class Provider(Protocol):
     async def models(self) -> Sequence[ModelInfo]:
         """What the vendor offers to this key. Raises ProviderError."""
 
+    async def about(self, model: str) -> ModelInfo:
+        """What is known of a model without asking the vendor."""
+
     async def prepare(self) -> None:
         """Import what the first request needs, off the loop; ahead of it, to shorten its wait."""
 

@@ -101,6 +101,7 @@ class Endpoint:
         self._find_local = find_local
         self._sleep = sleep
         self._prices = Prices(api.base_url)
+        self._known: dict[str, ModelInfo] = {}
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
         self._fitting = Fitting(api.dialect.takes)
         self._listed_blind: frozenset[str] = frozenset()  # models
@@ -135,7 +136,14 @@ class Endpoint:
         except ValueError as error:
             raise vendor.bad_response("answered with something else than its models.") from error
         self._listed_blind = frozenset(info.model for info in models if info.vision is False)
-        return await self._prices.fill_in(models)
+        filled_in = await self._prices.fill_in(models)
+        self._known = {info.model: info for info in filled_in}
+        return filled_in
+
+    async def about(self, model: str) -> ModelInfo:
+        if model not in self._known:
+            [self._known[model]] = await self._prices.fill_in([ModelInfo(model, model)])
+        return self._known[model]
 
     async def close(self) -> None:
         """Connections belong to Http."""

@@ -177,7 +177,7 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
             step = Step()
         if index in own:
             step.verbatim = own[index].content
-        if part.type != "citation" and part.type != "provider_item":
+        if part.type != "citation" and part.type != "provider_item" and part.type != "summary":
             step.said.append(part)
     if step.said or step.verbatim:
         yield step
