@@ -33,6 +33,7 @@ from sidecar.mcp_host import diagnosis
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
+from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
@@ -92,6 +93,7 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
         """`on_change` is called from the event loop and never waits."""
@@ -103,6 +105,7 @@ class McpServer:
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
+        self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._tools: tuple[ListedTool, ...] = ()
@@ -268,7 +271,7 @@ class McpServer:
     ) -> tuple[McpError, bool]:
         """Why it ended, and whether the process ended by itself."""
         said_before = self.log.count
-        process = await open_process(self.name, launch, self.log, self._lose)
+        process = await open_process(self.name, launch, self._guardian, self.log, self._lose)
         self._process = process
         self._publish("starting")  # now with a pid
         try:
