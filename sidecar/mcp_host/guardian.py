@@ -24,8 +24,8 @@ from collections.abc import Mapping
 
 import structlog
 
-from sidecar.mcp_host.environment import child_environment
 from sidecar.mcp_host.run_notes import RunNotes
+from sidecar.mcp_host.variables import child_environment
 
 RESTART_S = 1.0  # one that lives for less is not started again before a server needs it
 GOODBYE_S = 3.0  # its script takes milliseconds with nobody listed, and else a little over 2 s

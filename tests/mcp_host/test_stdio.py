@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from sidecar.config import McpServerConfig
-from sidecar.mcp_host.environment import Launch, child_environment
+from sidecar.mcp_host.environment import Launch
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import FILE_BYTES, LINES, TAIL_BYTES, ServerLog
 from sidecar.mcp_host.stdio import LineBuffer, ServerProcess, open_process
+from sidecar.mcp_host.variables import child_environment
 from tests.support.hosts import is_alive
 
 
