@@ -10,15 +10,17 @@ SDK loads.
 
 import asyncio
 import json
+import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json
 
 from sidecar.errors import McpStartFailed
+from sidecar.mcp_host.batch import batch_line, is_batch_file
 from sidecar.mcp_host.environment import Launch
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.stderr import ServerLog
@@ -283,18 +285,9 @@ async def open_process(
     on_death: Callable[[], None],
 ) -> ServerProcess:
     """`on_death` is called once, from the event loop. Raises McpStartFailed."""
-    loop = asyncio.get_running_loop()
     guardian.be_ready()
     try:
-        _, process = await loop.subprocess_exec(
-            lambda: ServerProcess(server, guardian, log, on_death),
-            launch.executable,
-            *launch.args,
-            cwd=launch.cwd,
-            env=dict(launch.env),
-            start_new_session=True,
-            creationflags=CREATION_FLAGS,
-        )
+        return await _spawned(launch, lambda: ServerProcess(server, guardian, log, on_death))
     except FileNotFoundError as error:
         raise McpStartFailed(
             f"The MCP server {server} cannot start: {launch.executable} names an interpreter in "
@@ -308,6 +301,22 @@ async def open_process(
             "Correct `command` and `args`.",
             server=server,
         ) from error
+
+
+async def _spawned(launch: Launch, protocol: Callable[[], ServerProcess]) -> ServerProcess:
+    """Raises OSError and ValueError."""
+    loop = asyncio.get_running_loop()
+    how: dict[str, Any] = {
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+        "start_new_session": True,
+        "creationflags": CREATION_FLAGS,
+    }
+    if sys.platform == "win32" and is_batch_file(launch.executable):
+        line = batch_line(launch.executable, launch.args)
+        _, process = await loop.subprocess_shell(protocol, line, **how)
+    else:
+        _, process = await loop.subprocess_exec(protocol, launch.executable, *launch.args, **how)
     return process
 
 
