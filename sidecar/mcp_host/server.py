@@ -37,6 +37,7 @@ from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
 from sidecar.protocol.mcp import McpServerStatus, ServerState
@@ -108,6 +109,7 @@ class McpServer:
         self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
+        self._warnings = warnings(config)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
         self._era: str | None = None
@@ -505,6 +507,7 @@ class McpServer:
                 fingerprint=self._fingerprint,
                 error=None if error is None else self._hide(str(error)),
                 error_info=None if error is None else self._info(error),
+                warnings=self._warnings,
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,
