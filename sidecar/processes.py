@@ -9,11 +9,20 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 POLL_S = 1.0  # where the kernel cannot tell us of an end
 SAME_S = 2.0  # two readings of one beginning may differ by as much as the clock was corrected
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    pid: int
+    name: str
+    parent: int
+    session: int
 
 
 def is_running(pid: int, since: float) -> bool:
@@ -94,6 +103,7 @@ elif sys.platform == "darwin":
     _BSD_INFO_BYTES = 136  # struct proc_bsdinfo, which ends with the beginning
     _PARENT = struct.Struct("=I")
     _PARENT_AT = 16
+    _NAME = slice(48, 64)
     _BEGINNING = struct.Struct("=QQ")  # seconds and microseconds since the epoch
     _SPARE = 64  # processes that begin while we count them
 
@@ -113,15 +123,17 @@ elif sys.platform == "darwin":
         )
         return info.raw if size == _BSD_INFO_BYTES else None
 
-    def _all() -> Iterator[tuple[int, int, int]]:
+    def _all() -> Iterator[_Seen]:
         libproc = ctypes.CDLL("/usr/lib/libproc.dylib")
         pids = (ctypes.c_int * (libproc.proc_listallpids(None, 0) + _SPARE))()
         count = libproc.proc_listallpids(pids, ctypes.c_int(ctypes.sizeof(pids)))
         for pid in pids[: max(count, 0)]:
             info = _info(pid)
             if info is not None:  # else it is another person's, or has ended
+                parent = _PARENT.unpack_from(info, _PARENT_AT)[0]
+                name = info[_NAME].partition(b"\0")[0].decode(errors="replace")
                 with contextlib.suppress(OSError):
-                    yield pid, _PARENT.unpack_from(info, _PARENT_AT)[0], os.getsid(pid)
+                    yield _Seen(pid, name, parent, os.getsid(pid))
 
     def _watch(pid: int) -> Callable[[], None]:
         queue = select.kqueue()
@@ -137,8 +149,7 @@ elif sys.platform == "darwin":
 else:
     import select
 
-    # of the fields after the name, which may have blanks in it
-    _STATE, _PARENT, _SESSION, _STARTED = 0, 1, 3, 19
+    _NAME, _STATE, _PARENT, _SESSION, _STARTED = 0, 1, 2, 4, 20  # without the pid itself
 
     def started_at(pid: int) -> float | None:
         """Seconds since the epoch; None when no such process is running."""
@@ -154,12 +165,14 @@ else:
             line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
         except OSError:
             return None
-        return line.rpartition(")")[2].split()
+        head, _, fields = line.rpartition(")")
+        return [head.partition("(")[2], *fields.split()]
 
-    def _all() -> Iterator[tuple[int, int, int]]:
-        for name in os.listdir("/proc"):
-            if name.isdecimal() and (fields := _stat(int(name))) is not None:
-                yield int(name), int(fields[_PARENT]), int(fields[_SESSION])
+    def _all() -> Iterator[_Seen]:
+        for pid in os.listdir("/proc"):
+            if pid.isdecimal() and (fields := _stat(int(pid))) is not None:
+                parent, session = int(fields[_PARENT]), int(fields[_SESSION])
+                yield _Seen(int(pid), fields[_NAME], parent, session)
 
     def _watch(pid: int) -> Callable[[], None]:
         try:
@@ -184,21 +197,23 @@ else:
 
 if sys.platform != "win32":
 
-    def family(pid: int) -> set[int]:
+    def family(pid: int, spare: Container[str]) -> set[int]:
         """All that come from this process, and who else is in the session that it began.
 
-        Whoever has lost its parent is known by the session alone, and not at all in another.
+        Whoever has lost its parent is known by the session alone, and not at all in another. Those
+        whose names are to be spared are, with all that come from them.
         """
-        children: dict[int, list[int]] = {}
-        found: list[int] = []
-        for one, parent, session in _all():
-            children.setdefault(parent, []).append(one)
-            if session == pid and one != pid:
-                found.append(one)
-        found += children.get(pid, [])
-        known: set[int] = set()
-        while found:
-            if (one := found.pop()) not in known:
-                known.add(one)
-                found += children.get(one, [])
-        return known
+        children: dict[int, list[_Seen]] = {}
+        waiting: list[_Seen] = []
+        for one in _all():
+            children.setdefault(one.parent, []).append(one)
+            if one.session == pid and one.pid != pid:
+                waiting.append(one)
+        waiting += children.get(pid, [])
+        found: set[int] = set()
+        while waiting:
+            one = waiting.pop()
+            if one.pid not in found and one.name not in spare:
+                found.add(one.pid)
+                waiting += children.get(one.pid, [])
+        return found

@@ -25,6 +25,7 @@ from collections.abc import Mapping
 import structlog
 
 from sidecar.mcp_host.run_notes import RunNotes
+from sidecar.mcp_host.tree import OPENERS
 from sidecar.mcp_host.variables import child_environment
 
 RESTART_S = 1.0  # one that lives for less is not started again before a server needs it
@@ -33,25 +34,26 @@ SHELL = "/bin/sh"
 _ENVIRONMENT = ("HOME", "PATH")  # `ps` and `sleep` are on the path; nothing here is secret
 
 # The strays are looked for before anybody is told to end: once a parent is gone, so is the trace.
-SCRIPT = """
+SCRIPT = f"""
 trap '' HUP INT QUIT TERM
 groups=' '
 while read -r sign id; do
   case $sign$groups in
     +*" $id "*) ;;
     +*) groups="$groups$id " ;;
-    -*" $id "*) groups="${groups%%" $id "*} ${groups#*" $id "}" ;;
+    -*" $id "*) groups="${{groups%%" $id "*}} ${{groups#*" $id "}}" ;;
   esac
 done
 [ "$groups" = ' ' ] && exit
-table=$(ps -A -o pid= -o ppid= -o pgid= 2>/dev/null)
+table=$(ps -A -o pid= -o ppid= -o pgid= -o comm= 2>/dev/null)
 family=' '
 strays=
 before=
 while [ "$before" != "$family" ]; do
   before=$family
-  while read -r pid parent group; do
+  while read -r pid parent group name; do
     case $family in *" $pid "*) continue ;; esac
+    case $name in {"|".join(OPENERS)}) continue ;; esac
     case $groups in
       *" $group "*) family="$family$pid " ;;
       *) case $family in *" $parent "*) family="$family$pid "; strays="$strays $pid" ;; esac ;;

@@ -11,8 +11,9 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -21,7 +22,6 @@ from sidecar.mcp_host.tree import Tree
 from sidecar.messages import JsonObject
 
 SUFFIX = ".jsonl"
-FILE_BYTES = 1024 * 1024  # ten thousand starts
 GRACE_S = 2.0
 POLL_S = 0.05
 
@@ -92,22 +92,33 @@ def sweep(folder: Path) -> None:
 
 def _collect(file: Path, left: dict[int, tuple[str, float]]) -> bool:
     """Adds what runs of a dead owner's. False for a file that must stay."""
+    notes = _read(file)
     try:
-        owner, *notes = map(json.loads, file.read_bytes()[:FILE_BYTES].splitlines())
-        if owner["world"] != processes.world() or processes.is_running(
-            owner["owner"], owner["began"]
-        ):
+        owner = next(notes, None)
+        if owner is None:
+            return True
+        if owner["world"] != processes.world():
+            return False
+        if processes.is_running(owner["owner"], owner["began"]):
             return False
         for note in notes:
-            pid = int(note["pid"])
-            left.pop(pid, None)  # a number that has ended, or begun anew
-            if "began" in note and processes.is_running(pid, note["began"]):
-                left[pid] = (str(note["server"]), note["began"])
+            left.pop(note["pid"], None)  # a number that has ended, or begun anew
+            if "began" in note and processes.is_running(note["pid"], note["began"]):
+                left[note["pid"]] = (note["server"], note["began"])
     except OSError:
         return False
-    except (ValueError, LookupError, TypeError):
+    except (LookupError, TypeError):  # nothing that we have written
         log.warning("run_notes_unreadable", file=file.name)
     return True
+
+
+def _read(file: Path) -> Iterator[dict[str, Any]]:
+    """Up to the line in which its writer was killed, or which somebody damaged."""
+    for line in file.read_bytes().splitlines():
+        try:
+            yield json.loads(line)
+        except ValueError:
+            return
 
 
 def _running(left: Mapping[int, tuple[str, float]]) -> bool:

@@ -3,9 +3,10 @@
 On POSIX that is the group that it leads, and beyond it the strays: its descendants and the members
 of its session that moved to other groups, as a browser without a window does that a server runs.
 They are looked for when an end begins, while parents still lead to them; each is known by its pid
-and its beginning. A daemon gave up its parent on purpose and stays: the person's browser that a
-server opened, an `ssh-agent`, a build server. To be the reaper of all orphans, as Linux offers,
-would bring us these as well, with no way to tell them from what was forgotten; so we are not.
+and its beginning. What was opened for the person is theirs and stays, such as their browser; so
+does a daemon, which gave up its parent on purpose: an `ssh-agent`, a build server. To be the reaper
+of all orphans, as Linux offers, would bring us these as well, with no way to tell them from what
+was forgotten; so we are not.
 
 On Windows it is a job, which takes in whatever its members start, and which the kernel ends when
 its handle closes, however this process ends.
@@ -17,6 +18,8 @@ import signal
 import sys
 
 from sidecar import processes
+
+OPENERS = ("xdg-open", "gio", "kde-open", "exo-open", "sensible-browser", "wslview")
 
 if sys.platform == "win32":
     import ctypes
@@ -108,7 +111,7 @@ else:
 
         def look(self) -> None:
             """Remember who is in other groups; milliseconds."""
-            for pid in processes.family(self._leader):
+            for pid in processes.family(self._leader, OPENERS):
                 began = processes.started_at(pid)
                 with contextlib.suppress(ProcessLookupError):
                     if began is not None and os.getpgid(pid) != self._leader:

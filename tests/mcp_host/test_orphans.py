@@ -16,6 +16,7 @@ import pytest
 from sidecar import processes
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.run_notes import RunNotes, sweep
+from sidecar.mcp_host.tree import Tree
 from tests.support.hosts import PATIENCE_S, faulty, is_alive, plain, running, until_dead
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="groups and sessions of POSIX")
@@ -61,6 +62,15 @@ def shell() -> psutil.Process:
     return next(one for one in psutil.Process().children() if "sidecar-guardian" in one.cmdline())
 
 
+def opened(folder: Path, spawn: Spawn) -> psutil.Process:
+    """A program that was opened for the person, below a process that was started by a server."""
+    opener = folder / "xdg-open"
+    opener.write_text("#!/bin/sh\nsleep 60 &\necho $!\nwait\n")
+    opener.chmod(0o755)
+    process = spawn(f"import subprocess; subprocess.Popen(['{opener}'], start_new_session=True)")
+    return psutil.Process(int(process.said))  # type: ignore[attr-defined]
+
+
 # ---- the guardian ---------------------------------------------------------------------------
 
 
@@ -88,6 +98,20 @@ async def test_it_ends_descendants_in_other_sessions_too(guardian: Guardian, spa
 
     ended(process)
     until_dead(stray)
+
+
+async def test_it_spares_what_was_opened_for_the_person(
+    guardian: Guardian, tmp_path: Path, spawn: Spawn
+) -> None:
+    browser = opened(tmp_path, spawn)
+    server = browser.parents()[1]
+    guardian.watch("s", server.pid)
+
+    guardian.close()
+
+    until_dead(server.pid)
+    assert browser.is_running()
+    browser.kill()
 
 
 async def test_it_goes_at_once_when_nobody_is_listed(guardian: Guardian, spawn: Spawn) -> None:
@@ -205,9 +229,20 @@ async def test_a_daemon_that_gave_up_its_parent_stays(spawn: Spawn) -> None:
     process = spawn(f"{daemon}; pid and os.wait(); pid or print(os.getpid())")
     pid = int(process.said)  # type: ignore[attr-defined]
     try:
-        assert pid not in processes.family(process.pid)
+        assert pid not in processes.family(process.pid, ())
     finally:
         os.kill(pid, signal.SIGKILL)
+
+
+def test_what_was_opened_for_the_person_is_no_part_of_a_tree(tmp_path: Path, spawn: Spawn) -> None:
+    browser = opened(tmp_path, spawn)
+    server = browser.parents()[1]
+
+    Tree(server.pid).kill()
+
+    until_dead(server.pid)
+    assert browser.is_running()
+    browser.kill()
 
 
 def test_a_family_has_all_generations_and_the_session(spawn: Spawn) -> None:
@@ -216,7 +251,7 @@ def test_a_family_has_all_generations_and_the_session(spawn: Spawn) -> None:
     assert process.stdout is not None
     members = {int(process.said), int(process.stdout.readline())}  # type: ignore[attr-defined]
 
-    family = processes.family(process.pid)
+    family = processes.family(process.pid, ())
 
     assert family == members
     for pid in members:
@@ -304,10 +339,22 @@ def test_who_was_ended_is_not_looked_for(folder: Path, spawn: Spawn) -> None:
     assert process.poll() is None
 
 
+def test_a_line_that_was_not_finished_costs_none_of_the_others(folder: Path, spawn: Spawn) -> None:
+    process = spawn()
+    file = noted(folder, process, owner=dead_pid())
+    with file.open("a") as notes:
+        notes.write('{"server": "memory", "pi')
+
+    sweep(folder)
+
+    assert ended(process) == -signal.SIGTERM
+    assert not file.exists()
+
+
 NOBODY = json.dumps({"owner": "x", "began": 1, "world": processes.world()})
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", NOBODY, "\0"])
+@pytest.mark.parametrize("text", ["", "{", "[]", "1", NOBODY, "\0"])
 def test_damaged_notes_are_dropped(folder: Path, text: str) -> None:
     folder.mkdir()
     (folder / "1.jsonl").write_text(text)
