@@ -175,6 +175,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     host = Host(
         _servers(world),
         log_dir=log_dir,
+        notes_dir=world.folders.data / "mcp-running",
         network=network,
         save=attachments.save,
         emit=events.publish,

@@ -248,7 +248,8 @@ THREE_SERVERS: dict[str, JsonObject] = {
         "args": ["-c", f'sleep 60 & exec "$0" -m {SERVERS}.plain', sys.executable],
         "cwd": str(PROJECT),
     },
-    "deaf": json.loads(server("faulty", "Deaf")),  # to the end of its input and to SIGTERM
+    # to the end of its input and to SIGTERM, with a child that is so too, and has gone away
+    "deaf": json.loads(server("faulty", "DeafParent")),
 }
 
 
