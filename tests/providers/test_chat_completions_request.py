@@ -224,6 +224,19 @@ def test_what_a_server_said_beside_its_answer_comes_back_to_it_word_for_word() -
     assert said["tool_calls"] == [{**wire_call("a"), **extra}]
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "<think>Hm.</think>Let me look.",
+        [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}],
+    ],
+)
+def test_reasoning_that_stood_in_the_text_comes_back_in_it(content: Any) -> None:
+    turn = with_extras({"content": content}, ReasoningPart(text="Hm."), call("a"))
+
+    assert messages(turn)[0]["content"] == content
+
+
 def test_another_model_gets_neither_the_extras_nor_the_ids_of_the_one_before() -> None:
     turn = with_extras(
         {"reasoning_content": "hm"}, call("call_a"), result("call_a", "one"), model="other"

@@ -41,8 +41,9 @@ from sidecar.providers.dialects.base import (
     steps,
 )
 from sidecar.providers.dialects.call_pieces import CallPieces
-from sidecar.providers.dialects.chat_extras import ChatExtras, laid_over
+from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined, laid_over
 from sidecar.providers.dialects.openai_models import parse_models
+from sidecar.providers.dialects.think_tags import ThinkTags
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -145,6 +146,7 @@ class ChatCompletionsStream:
         self.done = False
         self.sequel: JsonObject | None = None
         self._vendor = vendor
+        self._tags = ThinkTags()
         self._calls = CallPieces()
         self._extras = ChatExtras()
         self._usage: Usage | None = None
@@ -185,12 +187,13 @@ class ChatCompletionsStream:
         """The calls, the usage and Finished. Raises ProviderBadResponse for an answer cut short."""
         if not self.is_whole:
             raise self._vendor.cut_short()
+        yield from self._tags.end()
         reason = _STOP_REASONS.get(self._finish or "", "stop")
         calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
         if any(not call.name for call in calls):
             raise self._vendor.nameless_call()
         yield from calls
-        if extras := self._extras.verbatim(self._calls):
+        if extras := self._extras.verbatim(self._calls, self._tags.were_there):
             yield Verbatim(FORMAT, extras)
         if self._usage is not None:
             yield UsageReport(self._usage)
@@ -203,17 +206,14 @@ class ChatCompletionsStream:
     def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
         self._extras.add(delta)
         # Some servers send one text under both names.
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning and isinstance(reasoning, str):
+        reasoning = next(filter(None, (jsons.text(delta.get(name)) for name in REASONING)), "")
+        if reasoning:
+            yield from self._tags.end()  # a server that tells it apart does not write it into text
             yield ReasoningDelta(reasoning)
         content = delta.get("content")
-        if isinstance(content, str):
-            if content:
-                yield TextDelta(content)
-        elif isinstance(content, list):
-            yield from _content_parts(content)
-        refusal = delta.get("refusal")
-        if refusal and isinstance(refusal, str):
+        yield from self._tags.read(jsons.text(content))
+        yield from _content_parts(jsons.rows(content))
+        if refusal := jsons.text(delta.get("refusal")):
             self._refused = True
             yield TextDelta(refusal)
         for piece in jsons.rows(delta.get("tool_calls")):
@@ -233,14 +233,12 @@ def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None
     return None
 
 
-def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | ReasoningDelta]:
+def _content_parts(parts: Sequence[JsonObject]) -> Iterator[TextDelta | ReasoningDelta]:
     """Content as a list: `{type: text, text}` and `{type: thinking, thinking: [{text}]}`."""
     for part in parts:
-        if not isinstance(part, dict):
-            continue
-        if text := _text(part.get("text")):
+        if text := joined(part.get("text")):
             yield TextDelta(text)
-        if thinking := _text(part.get("thinking")):
+        if thinking := joined(part.get("thinking")):
             yield ReasoningDelta(thinking)
 
 
@@ -256,11 +254,6 @@ def _media(image: JsonObject) -> Iterator[Media]:
     if found := _DATA_URL.match(url):
         with suppress(ValueError):  # broken base64
             yield Media(found[1], b64decode(url[found.end() :], validate=True))
-
-
-def _text(value: JsonValue) -> str:
-    """Mistral's thinking is a list of parts; all other text is one."""
-    return jsons.text(value) or "".join(_text(part.get("text")) for part in jsons.rows(value))
 
 
 def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
