@@ -19,6 +19,7 @@ from sidecar.providers.base import (
     Finished,
     Media,
     ModelEvent,
+    Notice,
     ReasoningDelta,
     StopReason,
     TextDelta,
@@ -36,7 +37,7 @@ ACME = Vendor("acme", "http://acme/v1")
 
 
 def read(body: bytes) -> list[ModelEvent]:
-    decoder, stream = SseDecoder(), ChatCompletionsStream(ACME)
+    decoder, stream = SseDecoder(), ChatCompletionsStream(ACME, {})
     events = [event for sent in decoder.feed(body) for event in stream.feed(sent)]
     events += [event for sent in decoder.end() for event in stream.feed(sent)]
     return events + list(stream.end())
@@ -137,6 +138,18 @@ def test_where_reasoning_has_a_field_of_its_own_a_tag_is_text() -> None:
     ]
 
 
+def test_a_question_that_was_read_in_part_is_noticed() -> None:
+    usage = {"prompt_tokens": 4096, "completion_tokens": 1}
+    asked: JsonObject = {"messages": [{"role": "user", "content": "A word, a dream. " * 5000}]}
+    stream = ChatCompletionsStream(ACME, asked)
+    row = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}], "usage": usage}
+
+    told = [*stream.feed(SseEvent("", json.dumps(row))), *stream.end()]
+
+    assert [event.code for event in told if isinstance(event, Notice)] == ["context_cut"]
+    assert isinstance(told[-1], Finished)
+
+
 def test_a_refusal_is_text_that_ends_as_a_refusal() -> None:
     assert own("refusal") == [
         TextDelta("I cannot "),
@@ -150,7 +163,7 @@ def test_comments_ids_and_unknown_events_do_not_disturb() -> None:
 
 
 def test_an_error_event_is_raised_after_what_came_before_it() -> None:
-    stream = ChatCompletionsStream(ACME)
+    stream = ChatCompletionsStream(ACME, {})
     first, second = SseDecoder().feed((STREAMS / "error_in_stream.sse").read_bytes())
 
     assert list(stream.feed(first)) == [TextDelta("So")]
@@ -178,7 +191,7 @@ def test_an_error_inside_the_stream_is_judged_as_if_it_had_come_as_a_status(
 def test_the_usage_beside_an_error_is_told() -> None:
     usage = {"prompt_tokens": 4, "completion_tokens": 1}
     row = {"error": {"code": 400, "message": "no"}, "choices": [], "usage": usage}
-    stream = ChatCompletionsStream(ACME)
+    stream = ChatCompletionsStream(ACME, {})
 
     first = next(stream.feed(SseEvent("", json.dumps(row))))
 

@@ -43,6 +43,7 @@ from sidecar.providers.dialects.base import (
 from sidecar.providers.dialects.call_pieces import CallPieces
 from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined, laid_over
 from sidecar.providers.dialects.openai_models import parse_models
+from sidecar.providers.dialects.silent_cut import notices
 from sidecar.providers.dialects.think_tags import ThinkTags
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
@@ -109,7 +110,7 @@ class ChatCompletions:
         return Encoded(body | {key: value for key, value in optional.items() if value is not None})
 
     def stream(self, vendor: Vendor, body: JsonObject) -> "ChatCompletionsStream":
-        return ChatCompletionsStream(vendor)
+        return ChatCompletionsStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
         return parse_models(body)
@@ -142,10 +143,11 @@ class ChatCompletions:
 
 
 class ChatCompletionsStream:
-    def __init__(self, vendor: Vendor) -> None:
+    def __init__(self, vendor: Vendor, body: JsonObject) -> None:
         self.done = False
         self.sequel: JsonObject | None = None
         self._vendor = vendor
+        self._body = body
         self._tags = ThinkTags()
         self._calls = CallPieces()
         self._extras = ChatExtras()
@@ -193,6 +195,7 @@ class ChatCompletionsStream:
         if any(not call.name for call in calls):
             raise self._vendor.nameless_call()
         yield from calls
+        yield from notices(self._vendor.name, self._body, self._usage)
         if extras := self._extras.verbatim(self._calls, self._tags.were_there):
             yield Verbatim(FORMAT, extras)
         if self._usage is not None:
