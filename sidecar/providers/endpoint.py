@@ -224,7 +224,9 @@ class Endpoint:
         return UsageReport(report.usage.model_copy(update={"cost": cost}))
 
     def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
-        return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
+        if status not in (400, 422, 500):  # the last is llama.cpp's for its templates' complaints
+            return None
+        return self._dialect.refused_parameter(said(error), body)
 
     async def _asked_vendor(self) -> Vendor:
         """The vendor of a chat: who has no key for it is told what answers on this machine."""

@@ -28,6 +28,7 @@ from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
 MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
+SILENCE = "…"  # for what must not be empty
 UNANSWERED = "This call was cancelled before it gave a result."
 
 
@@ -114,8 +115,8 @@ class Dialect(Protocol):
         """The models that can chat, by id. Raises ValueError."""
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
-        """The parameter in `body` that a server's complaint (HTTP 400 or 422) says it does not
-        take, if without it the question stays the same question."""
+        """What in `body` a server's complaint (HTTP 400, 422 or 500) says it does not take, if
+        without it the question stays the same question; a name for `without`."""
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         """The body without a refused parameter, or with it under the name that is left.

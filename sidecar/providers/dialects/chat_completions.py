@@ -42,6 +42,8 @@ from sidecar.providers.dialects.base import (
 )
 from sidecar.providers.dialects.call_pieces import CallPieces
 from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined, laid_over
+from sidecar.providers.dialects.chat_refusals import refused_by, without
+from sidecar.providers.dialects.chat_turns import in_turns
 from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.dialects.silent_cut import notices
 from sidecar.providers.dialects.think_tags import ThinkTags
@@ -51,13 +53,6 @@ from sidecar.providers.sse import SseEvent
 TokenLimit: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
 
 FORMAT = "chat_completions"
-_TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-_DROPPABLE = ("stream_options", "temperature", "top_p", "reasoning_effort", "stop")
-_REFUSAL = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed"
-    r"|extra (inputs|fields|parameters)|only the default",
-    re.IGNORECASE,
-)
 _STOP_REASONS: dict[str, StopReason] = {
     "length": "length",
     "max_tokens": "length",
@@ -90,7 +85,7 @@ class ChatCompletions:
         params = request.params
         body: JsonObject = {
             "model": request.model,
-            "messages": self._messages(request, files),
+            "messages": list[JsonValue](in_turns(self._messages(request, files))),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
@@ -116,30 +111,20 @@ class ChatCompletions:
         return parse_models(body)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
-        if not _REFUSAL.search(complaint):
-            return None
-        for name in (*_DROPPABLE, *_TOKEN_LIMITS):
-            if name in body and re.search(rf"(?<!\w){name}(?!\w)", complaint):
-                return name
-        return None
+        return refused_by(complaint, body)
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
-        kept = {key: value for key, value in body.items() if key != name}
-        if name in _TOKEN_LIMITS and name in body:
-            kept[_TOKEN_LIMITS[name]] = body[name]
-        return kept
+        return without(body, name)
 
-    def _messages(self, request: ModelRequest, files: Files) -> list[JsonValue]:
-        messages: list[JsonValue] = []
+    def _messages(self, request: ModelRequest, files: Files) -> Iterator[JsonObject]:
         if request.system_prompt:
-            messages.append({"role": "system", "content": request.system_prompt})
+            yield {"role": "system", "content": request.system_prompt}
         for message in request.history:
             if message.role == "user":
-                messages.append({"role": "user", "content": _content(message.parts, files)})
+                yield {"role": "user", "content": _content(message.parts, files)}
                 continue
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                messages.extend(_step(step, files))
-        return messages
+                yield from _step(step, files)
 
 
 class ChatCompletionsStream:
@@ -306,7 +291,8 @@ def _content(parts: Sequence[Part], files: Files) -> JsonValue:
 
 def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
     if part.type == "text":
-        yield {"type": "text", "text": part.text}
+        if part.text.strip():  # empty text beside an image is refused
+            yield {"type": "text", "text": part.text}
     elif part.type in ("image", "file"):
         fitted = files[part.attachment_id]
         if isinstance(fitted, Native):
@@ -321,12 +307,13 @@ def _step(step: Step, files: Files) -> Iterator[JsonObject]:
     An answer is text and nothing else here; its images follow all of them as if a person sent them.
     """
     calls: list[JsonValue] = [_call(call) for call in step.calls]
-    said: JsonObject = {"role": "assistant", "content": step.text or None}
+    text = step.text if step.text.strip() else None
+    said: JsonObject = {"role": "assistant", "content": text}
     if calls:
         said["tool_calls"] = calls
     if isinstance(step.verbatim, dict):
         said = laid_over(said, step.verbatim)
-    if calls or step.text:
+    if calls or text:
         yield said
     for call, result in step.answers():
         yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": result.text}

@@ -25,6 +25,7 @@ from sidecar.providers.base import (
     Verbatim,
 )
 from sidecar.providers.dialects.base import (
+    SILENCE,
     Encoded,
     Files,
     Native,
@@ -46,7 +47,7 @@ FORMAT = "messages"
 MAX_SEQUELS = 10  # each is a request of its own, and the vendor pauses after ten searches or so
 MIN_BUDGET = 1024  # the vendor's own limit
 _CACHED: JsonObject = {"cache_control": {"type": "ephemeral"}}
-_SILENCE: JsonObject = {"type": "text", "text": "…"}  # for a turn that must not be empty
+_SILENCE: JsonObject = {"type": "text", "text": SILENCE}
 _VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 # From this version on: max_tokens. Before 4.5 it is a part of the context window that the prompt
 # cannot use, so less than the models' own maximum.
