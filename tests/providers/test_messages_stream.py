@@ -12,6 +12,7 @@ from sidecar.providers.base import (
     Citation,
     Finished,
     ModelEvent,
+    Notice,
     ProviderItem,
     ReasoningDelta,
     StopReason,
@@ -304,6 +305,34 @@ def test_nothing_of_a_refused_answer_is_done_or_sent_back() -> None:
 
     assert not only(ToolCall, events)
     assert verbatim(events) is None
+    assert events[-1] == Finished("refusal", "refusal")
+
+
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            {"type": "refusal", "category": "cyber", "explanation": "It is about attacks."},
+            ["acme stopped this answer: It is about attacks."],
+        ),
+        (
+            {"type": "refusal", "category": "cyber", "explanation": None},
+            ["acme stopped this answer: cyber"],
+        ),
+        ({"type": "refusal", "category": None}, []),
+        ("cyber", []),
+        (None, []),
+    ],
+)
+def test_why_an_answer_was_refused_is_told_in_the_vendors_words(
+    details: Any, told: list[str]
+) -> None:
+    refused = ending("refusal")
+    refused["delta"]["stop_details"] = details
+
+    events = read(wire(start(), *said("Hi"), refused, STOP))
+
+    assert only(Notice, events) == [Notice("refusal", text) for text in told]
     assert events[-1] == Finished("refusal", "refusal")
 
 

@@ -23,8 +23,8 @@ from sidecar.messages import (
     ToolCallPart,
     ToolResultPart,
 )
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice
-from sidecar.providers.failures import Vendor
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice, StopReason
+from sidecar.providers.failures import MAX_WORDS, Vendor
 from sidecar.providers.sse import SseEvent
 
 MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
@@ -211,6 +211,12 @@ def parse_chunk(event: SseEvent, vendor: Vendor, *, is_whole: bool) -> JsonObjec
             return {}
         raise vendor.bad_response("sent a piece of its answer that is no JSON.") from error
     return jsons.fields(next(iter(chunk), None) if isinstance(chunk, list) else chunk)
+
+
+def stopped(vendor: Vendor, reason: StopReason, why: str) -> Iterator[Notice]:
+    """The vendor's own words for why it refused an answer or filtered it, where it has any."""
+    if why:
+        yield Notice(reason, f"{vendor.name} stopped this answer: {why[:MAX_WORDS]}")
 
 
 def listing(listed: JsonValue, model: Callable[[JsonObject], ModelInfo | None]) -> list[ModelInfo]:

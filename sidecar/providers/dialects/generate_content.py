@@ -46,6 +46,7 @@ from sidecar.providers.dialects.base import (
     listing,
     parse_chunk,
     steps,
+    stopped,
 )
 from sidecar.providers.dialects.gemini_schema import SchemaRefused, accepted, parameters
 from sidecar.providers.dialects.partial_arguments import PartialArguments
@@ -206,6 +207,7 @@ class GenerateContentStream:
         self._counts: JsonValue = None
         self._finish: str | None = None
         self._is_blocked = False
+        self._why = ""
 
     @property
     def is_whole(self) -> bool:
@@ -220,17 +222,17 @@ class GenerateContentStream:
         candidate = _first_candidate(chunk)
         if candidate is not None:
             yield from self._candidate(candidate)
-        blocked = jsons.fields(chunk.get("promptFeedback")).get("blockReason")
-        if isinstance(blocked, str) and blocked:
+        feedback = jsons.fields(chunk.get("promptFeedback"))
+        if blocked := jsons.text(feedback.get("blockReason")):
             self._finish, self._is_blocked = blocked, True
+            self._why = jsons.text(feedback.get("blockReasonMessage"))
         error = chunk.get("error")
         if error or self._finish in _GAVE_UP:
             yield from self._usage()
         if error:
             raise self._vendor.reported(error)
         if self._finish in _GAVE_UP:
-            why = jsons.text(jsons.fields(candidate).get("finishMessage"))
-            told = f"{self._finish}: {why[:300]}" if why else self._finish
+            told = f"{self._finish}: {self._why[:300]}" if self._why else self._finish
             raise self._vendor.bad_response(f"gave up on its answer ({told}).")
 
     def end(self) -> Iterator[ModelEvent]:
@@ -240,6 +242,8 @@ class GenerateContentStream:
         reason = "content_filter" if self._is_blocked else _STOP_REASONS.get(self._finish, "stop")
         if self._open is not None:
             yield self._close(self._open, was_cut=reason != "stop")
+        if reason == "content_filter":
+            yield from stopped(self._vendor, reason, self._why)
         yield from self._usage()
         if self._said.is_its_own:
             yield Verbatim(FORMAT, self._said.parts())
@@ -254,6 +258,7 @@ class GenerateContentStream:
         yield from self._citations(candidate)
         if isinstance(finish := candidate.get("finishReason"), str) and finish:
             self._finish = finish
+        self._why = jsons.text(candidate.get("finishMessage")) or self._why
 
     def _part(self, part: JsonObject) -> Iterator[ModelEvent]:
         if isinstance(call := part.get("functionCall"), dict):

@@ -36,6 +36,7 @@ from sidecar.providers.dialects.base import (
     parse_chunk,
     pictures,
     steps,
+    stopped,
 )
 from sidecar.providers.dialects.message_blocks import Blocks
 from sidecar.providers.failures import Vendor
@@ -204,6 +205,7 @@ class MessagesStream:
         self._blocks = Blocks()
         self._begun: set[JsonValue] = set()  # ids of messages
         self._stop: str | None = None
+        self._why = ""
         self._spent: Usage | None = None  # in the bodies before this one
         self._counts: dict[str, int] | None = None
         self._sequels = 0
@@ -261,6 +263,7 @@ class MessagesStream:
         usage = self._usage()
         if usage is not None:
             yield UsageReport(usage)
+        yield from stopped(self._vendor, reason, self._why)
         content = _kept(self._blocks.content(), has_calls)
         if reason != "refusal" and any(map(_says_more, content)):
             yield Verbatim(FORMAT, list[JsonValue](content))
@@ -284,8 +287,10 @@ class MessagesStream:
                 yield from self._blocks.stop(None)
 
     def _take_stop(self, delta: JsonValue) -> None:
-        if isinstance(delta, dict) and isinstance(stop := delta.get("stop_reason"), str) and stop:
-            self._stop = stop
+        told = jsons.fields(delta)
+        self._stop = jsons.text(told.get("stop_reason")) or self._stop
+        details = jsons.fields(told.get("stop_details"))
+        self._why = jsons.text(details.get("explanation") or details.get("category")) or self._why
 
     def _take_usage(self, usage: JsonValue) -> None:
         """The counts so far: each event may repeat some of them, and leaves out others or has 0."""
