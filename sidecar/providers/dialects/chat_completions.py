@@ -181,10 +181,10 @@ class ChatCompletionsStream:
             raise self._vendor.nameless_call()
         yield from calls
         yield from notices(self._vendor.name, self._body, self._usage)
-        if extras := self._extras.verbatim(self._calls, self._tags.were_there):
-            yield Verbatim(FORMAT, extras)
         if self._usage is not None:
             yield UsageReport(self._usage)
+        if extras := self._extras.verbatim(self._calls, self._tags.were_there):
+            yield Verbatim(FORMAT, extras)
         if calls:
             reason = "tool_calls"
         elif self._refused:
