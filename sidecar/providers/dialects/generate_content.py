@@ -18,7 +18,7 @@ from uuid import uuid4
 from pydantic import JsonValue
 
 from sidecar import jsons
-from sidecar.messages import JsonObject, Part, Tool, ToolResultPart, Usage
+from sidecar.messages import JsonObject, Part, Tool, Usage
 from sidecar.providers.base import (
     Citation,
     Finished,
@@ -37,6 +37,7 @@ from sidecar.providers.base import (
     Verbatim,
 )
 from sidecar.providers.dialects.base import (
+    SILENCE,
     Encoded,
     Files,
     Native,
@@ -45,6 +46,7 @@ from sidecar.providers.dialects.base import (
     count,
     listing,
     parse_chunk,
+    pictures,
     steps,
     stopped,
 )
@@ -172,16 +174,18 @@ class GenerateContent:
         return body | {"generationConfig": config} if "generationConfig" in body else body
 
     def _contents(self, request: ModelRequest, files: Files) -> list[JsonValue]:
-        contents: list[tuple[str, list[JsonValue]]] = []
+        contents: list[tuple[str, list[JsonObject]]] = []
         users = [i for i, message in enumerate(request.history) if message.role == "user"]
+        is_third = _generation(request.model) >= 3
         for index, message in enumerate(request.history):
             if message.role == "user":
                 contents.append(("user", list(_user_parts(message.parts, files))))
                 continue
             # Signatures are asked for since the last thing that a person said.
-            must_sign = _generation(request.model) >= 3 and index > max(users, default=-1)
+            must_sign = is_third and index > max(users, default=-1)
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                contents.extend(_turns(step, files, must_sign))
+                contents.append(("model", _said(step, files, must_sign)))
+                contents.append(("user", _answers(step, contents[-1][1], files, is_third)))
         return _merged(contents)
 
 
@@ -484,31 +488,37 @@ def _user_parts(parts: Iterable[Part], files: Files) -> Iterator[JsonObject]:
         elif part.type in ("image", "file"):
             fitted = files[part.attachment_id]
             if isinstance(fitted, Native):
-                yield {"inlineData": {"mimeType": fitted.mime, "data": fitted.data}}
+                yield _inline(fitted)
             elif fitted.text:
                 yield {"text": fitted.text}
 
 
-def _turns(step: Step, files: Files, must_sign: bool) -> Iterator[tuple[str, list[JsonValue]]]:
-    """What the model said, and one turn that answers its calls, all of them and in their order."""
+def _said(step: Step, files: Files, must_sign: bool) -> list[JsonObject]:
     own = _own_parts(step, files)
     parts = own if own is not None else list(_plain_parts(step))
     first = next((i for i, part in enumerate(parts) if "functionCall" in part), None)
     if must_sign and first is not None and "thoughtSignature" not in parts[first]:
         parts[first] = parts[first] | {"thoughtSignature": UNSIGNED}
-    yield "model", list(parts)
-    ids = [jsons.fields(part["functionCall"]).get("id") for part in parts if "functionCall" in part]
-    responses: list[JsonValue] = []
-    for (call, result), vendor_id in zip(step.answers(), ids, strict=True):
-        response: JsonObject = {"name": call.offered_as, "response": _response(result)}
-        if vendor_id is not None:
-            response["id"] = vendor_id
-        responses.append({"functionResponse": response})
-    yield "user", responses
+    return parts
 
 
-def _response(result: ToolResultPart) -> JsonObject:
-    return {"result" if result.status == "ok" else "error": result.text}
+def _answers(
+    step: Step, said: Sequence[JsonObject], files: Files, takes_images: bool
+) -> list[JsonObject]:
+    """One for each call of what the model `said`, in their order, under the calls' own names."""
+    calls = [jsons.fields(part["functionCall"]) for part in said if "functionCall" in part]
+    answers: list[JsonObject] = []
+    for call, (_, result) in zip(calls, step.answers(), strict=True):
+        response: JsonObject = {name: call[name] for name in ("name", "id") if name in call}
+        response["response"] = {"result" if result.status == "ok" else "error": result.text}
+        if takes_images and (images := pictures(result, files)):
+            response["parts"] = [_inline(image) for image in images]
+        answers.append({"functionResponse": response})
+    return answers
+
+
+def _inline(file: Native) -> JsonObject:
+    return {"inlineData": {"mimeType": file.mime, "data": file.data}}
 
 
 def _own_parts(step: Step, files: Files) -> list[JsonObject] | None:
@@ -528,7 +538,7 @@ def _own_parts(step: Step, files: Files) -> list[JsonObject] | None:
                 fitted = files.get(shown.attachment_id)
             if not isinstance(fitted, Native):
                 continue
-            part["inlineData"] = {"mimeType": fitted.mime, "data": fitted.data}
+            part |= _inline(fitted)
         whole.append(part)
     return whole
 
@@ -541,15 +551,21 @@ def _plain_parts(step: Step) -> Iterator[JsonObject]:
             yield {"functionCall": {"name": part.offered_as, "args": part.arguments}}
 
 
-def _merged(contents: Iterable[tuple[str, list[JsonValue]]]) -> list[JsonValue]:
-    """One content for each change of who speaks; none without parts, which would be a 400."""
-    merged: list[tuple[str, list[JsonValue]]] = []
+def _merged(contents: Iterable[tuple[str, list[JsonObject]]]) -> list[JsonValue]:
+    """One content for each change of who speaks, the person first; none without parts.
+
+    Everything else would be a 400.
+    """
+    merged: list[tuple[str, list[JsonObject]]] = []
     for role, parts in contents:
+        if parts and role == "model" and not merged:
+            merged.append(("user", [{"text": SILENCE}]))
         if merged and merged[-1][0] == role:
             merged[-1][1].extend(parts)
         elif parts:
             merged.append((role, parts))
-    return [{"role": role, "parts": parts} for role, parts in merged]
+    merged = merged or [("user", [{"text": SILENCE}])]
+    return [{"role": role, "parts": [*parts]} for role, parts in merged]
 
 
 def _with_system_as_text(body: JsonObject) -> JsonObject:
