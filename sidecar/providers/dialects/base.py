@@ -5,6 +5,7 @@ clock and knows of a provider no more than its name. Also here: what all of them
 conversation, cut into the steps in which it was asked for.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -29,6 +30,8 @@ from sidecar.providers.sse import SseEvent
 
 MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
 SILENCE = "…"  # for what must not be empty
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_SIGN = re.compile(r"[^A-Za-z0-9_-]")
 UNANSWERED = "This call was cancelled before it gave a result."
 
 
@@ -170,6 +173,8 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
     for index, part in enumerate(message.parts):
         if not is_own and (part.type == "tool_call" or part.type == "tool_result"):
             part = part.model_copy(update={"tool_call_id": _plain_id(part.tool_call_id)})
+        if part.type == "tool_call" and not _NAME.fullmatch(part.offered_as):
+            part = part.model_copy(update={"offered_as": _plain_name(part.offered_as)})
         if part.type == "tool_result":
             step.results[part.tool_call_id] = part
             continue
@@ -194,6 +199,12 @@ def pictures(result: ToolResultPart, files: Files) -> list[Native]:
 def _plain_id(tool_call_id: str) -> str:
     """An id that every vendor takes: Mistral wants nine letters and digits, others no signs."""
     return sha256(tool_call_id.encode()).hexdigest()[:9]
+
+
+def _plain_name(name: str) -> str:
+    """A name that every vendor takes back: a model may call what was never offered."""
+    plain = _SIGN.sub("_", name)[:64]
+    return plain if _NAME.fullmatch(plain) else f"_{plain[:63]}"
 
 
 def parse_chunk(event: SseEvent, vendor: Vendor, *, is_whole: bool) -> JsonObject:

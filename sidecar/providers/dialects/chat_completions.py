@@ -47,6 +47,7 @@ from sidecar.providers.dialects.chat_turns import in_turns
 from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.dialects.silent_cut import notices
 from sidecar.providers.dialects.think_tags import ThinkTags
+from sidecar.providers.dialects.tools import in_order, parameters
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -90,8 +91,7 @@ class ChatCompletions:
             "stream_options": {"include_usage": True},
         }
         if request.tools:
-            tools = sorted(request.tools, key=lambda tool: tool.name)
-            body["tools"] = [_tool(tool) for tool in tools]
+            body["tools"] = [_tool(tool) for tool in in_order(request.tools)]
         if params.json_schema is not None:
             schema: JsonObject = {"name": "answer", "schema": params.json_schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -272,11 +272,10 @@ def _cost(cost: JsonValue) -> Cost | None:
 
 
 def _tool(tool: Tool) -> JsonObject:
-    schema: JsonObject = {"properties": {}, **tool.input_schema, "type": "object"}
     function: JsonObject = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": schema,
+        "parameters": parameters(tool),
     }
     return {"type": "function", "function": function}
 

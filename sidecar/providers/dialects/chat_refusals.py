@@ -1,7 +1,8 @@
 """What servers of the chat completions format refuse of a request, and the request without it.
 
-A parameter, the role of the system prompt, the order of the messages, or what stands in them
-beside the text. Known from the words of a complaint alone: no list of models is ever complete.
+A parameter, the role of the system prompt, the order of the messages, what stands in them beside
+the text, or the number of tools. Known from the words of a complaint alone: no list of models is
+ever complete.
 """
 
 import re
@@ -12,6 +13,7 @@ from sidecar import jsons
 from sidecar.messages import JsonObject
 from sidecar.providers.dialects.chat_extras import FIELDS
 from sidecar.providers.dialects.chat_turns import strictly_in_turns, without_system
+from sidecar.providers.dialects.tools import limit_exceeded, within
 
 SYSTEM, TURNS = "the role of the system prompt", "the order of the messages"
 _TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
@@ -31,6 +33,8 @@ _OUT_OF_TURN = re.compile(r"roles must alternate|unexpected role", re.IGNORECASE
 
 def refused_by(complaint: str, body: JsonObject) -> str | None:
     """A name for `without`."""
+    if limit := limit_exceeded(complaint):
+        return limit if within(body, limit) != body else None
     rows = jsons.rows(body["messages"])
     is_out_of_turn = _OUT_OF_TURN.search(complaint) is not None
     if is_out_of_turn and strictly_in_turns(rows) != rows:
@@ -54,7 +58,7 @@ def without(body: JsonObject, name: str) -> JsonObject:
         return body | {"messages": list[JsonValue](strictly_in_turns(rows))}
     if name in FIELDS:
         return body | {"messages": [_less(row, name) for row in rows]}
-    kept = _less(body, name)
+    kept = within(_less(body, name), name)
     if name in _TOKEN_LIMITS and name in body:
         kept[_TOKEN_LIMITS[name]] = body[name]
     return kept

@@ -39,6 +39,7 @@ from sidecar.providers.dialects.base import (
     stopped,
 )
 from sidecar.providers.dialects.message_blocks import Blocks
+from sidecar.providers.dialects.tools import in_order, parameters
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -88,7 +89,6 @@ _COUNTS = (
     "cache_read_input_tokens",
     "cache_creation_input_tokens",
 )
-_COMBINERS = ("oneOf", "allOf", "anyOf")
 _BOUND = re.compile(  # what structured outputs answer with a 400
     r"(exclusiveM|m)(in|ax)imum|(min|max)(Length|Items|Properties)|multipleOf|uniqueItems"
 )
@@ -120,7 +120,7 @@ class Messages:
         if request.system_prompt and request.system_prompt.strip():
             body["system"] = [{"type": "text", "text": request.system_prompt, **_CACHED}]
         if request.tools:
-            tools = sorted(map(_tool, request.tools), key=lambda tool: str(tool["name"]))
+            tools = [_tool(tool) for tool in in_order(request.tools)]
             body["tools"] = [*tools[:-1], tools[-1] | _CACHED]
         if stops := [stop for stop in params.stop or () if stop.strip()]:
             body["stop_sequences"] = list[JsonValue](stops)
@@ -440,12 +440,7 @@ def _strict_inside(value: JsonValue) -> JsonValue:
 
 
 def _tool(tool: Tool) -> JsonObject:
-    """The vendor refuses a schema that is not plainly an object's: its arguments are loosened."""
-    schema = {name: value for name, value in tool.input_schema.items() if name not in _COMBINERS}
-    encoded: JsonObject = {
-        "name": tool.name,
-        "input_schema": {"properties": {}, **schema, "type": "object"},
-    }
+    encoded: JsonObject = {"name": tool.name, "input_schema": parameters(tool)}
     return encoded | {"description": tool.description} if tool.description.strip() else encoded
 
 
