@@ -16,7 +16,7 @@ import structlog
 from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, UsageReport
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice, UsageReport
 from sidecar.providers.dialects.base import AnswerStream, Dialect
 from sidecar.providers.discovery import Find
 from sidecar.providers.failures import Vendor, said
@@ -184,6 +184,8 @@ class Endpoint:
                         yield event
                 return
             refused.append(parameter)
+            told = f"{request.model} at {self._name} does not take {parameter}: asked without it."
+            notices = (*notices, Notice("parameter_dropped", told))
             log.info(
                 "parameter_dropped",
                 provider=self._name,
