@@ -28,7 +28,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.chat_completions import ChatCompletionsStream
+from sidecar.providers.dialects.chat_completions_stream import ChatCompletionsStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder, SseEvent
 from tests.providers.conftest import STREAMS

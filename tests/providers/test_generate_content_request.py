@@ -21,7 +21,8 @@ from sidecar.messages import (
 )
 from sidecar.providers.base import ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import SILENCE, UNANSWERED, Encoded, Extracted, Files, Native
-from sidecar.providers.dialects.generate_content import FORMAT, UNSIGNED, GenerateContent
+from sidecar.providers.dialects.generate_content import UNSIGNED, GenerateContent
+from sidecar.providers.dialects.generate_content_stream import FORMAT
 from tests.providers.conftest import call, message, result, tool, user
 
 GEMINI = "gemini-3-pro-preview"

@@ -37,7 +37,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.generate_content import FORMAT, GenerateContentStream
+from sidecar.providers.dialects.generate_content_stream import FORMAT, GenerateContentStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
 from tests.providers.conftest import Open, asking, message, user

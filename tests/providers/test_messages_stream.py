@@ -22,7 +22,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.messages import MAX_SEQUELS, MessagesStream
+from sidecar.providers.dialects.messages_stream import MAX_SEQUELS, MessagesStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
 from tests.providers.test_invariants import broken
