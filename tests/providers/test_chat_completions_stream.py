@@ -278,6 +278,7 @@ def test_done_alone_is_an_end() -> None:
         ("length", "length"),
         ("model_length", "length"),
         ("content_filter", "content_filter"),
+        ("content_filter: SAFETY", "content_filter"),
         ("tool_calls", "stop"),  # it called none
         ("eos", "stop"),
     ],
@@ -302,12 +303,17 @@ def test_content_may_be_a_list_of_text_and_thinking_parts() -> None:
     assert events[:-1] == [ReasoningDelta("Hm"), TextDelta("Hi")]
 
 
-def test_groqs_usage_is_found_where_it_is() -> None:
-    row = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+def test_the_usage_of_groq_and_of_moonshot_is_found_where_it_is() -> None:
+    choice: Any = {"delta": {}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = b"data: " + json.dumps({**row, "x_groq": {"usage": usage}}).encode() + b"\n\n"
+    rows = [
+        {"choices": [choice], "x_groq": {"usage": usage}},
+        {"choices": [{**choice, "usage": usage}]},
+    ]
 
-    assert read(body)[0] == UsageReport(Usage(input=3, output=2))
+    for row in rows:
+        told = read(b"data: " + json.dumps(row).encode() + b"\n\n")
+        assert told[0] == UsageReport(Usage(input=3, output=2))
 
 
 def test_a_new_id_opens_a_new_call_even_at_a_used_index() -> None:

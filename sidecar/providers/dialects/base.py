@@ -244,6 +244,17 @@ def count(counts: JsonValue, name: str) -> int:
     return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
 
 
+def output_of(usage: JsonValue, output: int, reasoning: int, *, read: int) -> int:
+    """Tokens of output, with those of reasoning: xAI leaves these out, but not of the total."""
+    whole = count(usage, "total_tokens") - read
+    return whole if whole == output + reasoning else output
+
+
+def first_answer(answers: JsonValue) -> JsonObject:
+    """Of several at once, which nobody asked for; empty where there is none."""
+    return next((answer for answer in jsons.rows(answers) if not answer.get("index")), {})
+
+
 def _unanswered(call: ToolCallPart) -> ToolResultPart:
     return ToolResultPart(
         tool_call_id=call.tool_call_id, status="cancelled", text=UNANSWERED, duration_ms=0

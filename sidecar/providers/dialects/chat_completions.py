@@ -11,10 +11,7 @@ from typing import Literal, TypeAlias
 from pydantic import JsonValue
 
 from sidecar.messages import JsonObject, Part, Tool, ToolCallPart
-from sidecar.providers.base import (
-    ModelInfo,
-    ModelRequest,
-)
+from sidecar.providers.base import ModelInfo, ModelRequest
 from sidecar.providers.dialects.base import (
     Encoded,
     Files,
@@ -70,7 +67,7 @@ class ChatCompletions:
         }
         return Encoded(body | {key: value for key, value in optional.items() if value is not None})
 
-    def stream(self, vendor: Vendor, body: JsonObject) -> "ChatCompletionsStream":
+    def stream(self, vendor: Vendor, body: JsonObject) -> ChatCompletionsStream:
         return ChatCompletionsStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:

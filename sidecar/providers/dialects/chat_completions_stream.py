@@ -6,7 +6,7 @@ without its terminal is an error and never a success, and that what is unknown i
 
 import re
 from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 
 from pydantic import JsonValue
@@ -24,10 +24,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.base import (
-    count,
-    parse_chunk,
-)
+from sidecar.providers.dialects.base import count, first_answer, output_of, parse_chunk
 from sidecar.providers.dialects.call_pieces import CallPieces
 from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined
 from sidecar.providers.dialects.silent_cut import notices
@@ -76,15 +73,10 @@ class ChatCompletionsStream:
             self.done = True
             return
         chunk = parse_chunk(event, self._vendor, is_whole=self.is_whole)
-        if usage := _usage(chunk):
-            self._usage = usage
-        choice = _first_choice(chunk)
-        if choice is not None:
-            delta = choice.get("delta")
-            if isinstance(delta, dict):
-                yield from self._delta(delta)
-            if isinstance(finish := choice.get("finish_reason"), str) and finish:
-                self._finish = finish
+        choice = first_answer(chunk.get("choices"))
+        self._usage = _usage(chunk, choice) or self._usage
+        yield from self._delta(jsons.fields(choice.get("delta")))
+        self._finish = jsons.text(choice.get("finish_reason")) or self._finish
         error = chunk.get("error") or (chunk if event.event == "error" else None)
         gave_up = _GAVE_UP.fullmatch(self._finish or "")
         if (error or gave_up) and self._usage is not None:
@@ -99,7 +91,8 @@ class ChatCompletionsStream:
         if not self.is_whole:
             raise self._vendor.cut_short()
         yield from self._tags.end()
-        reason = _STOP_REASONS.get(self._finish or "", "stop")
+        # Gemini says "content_filter: SAFETY".
+        reason = _STOP_REASONS.get((self._finish or "").partition(":")[0], "stop")
         calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
         if any(not call.name for call in calls):
             raise self._vendor.nameless_call()
@@ -115,7 +108,7 @@ class ChatCompletionsStream:
             reason = "refusal"
         yield Finished(reason, self._finish)
 
-    def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
+    def _delta(self, delta: JsonObject) -> Iterator[ModelEvent]:
         self._extras.add(delta)
         # Some servers send one text under both names.
         reasoning = next(filter(None, (jsons.text(delta.get(name)) for name in REASONING)), "")
@@ -134,15 +127,6 @@ class ChatCompletionsStream:
             yield from _citation(annotation)
         for image in jsons.rows(delta.get("images")):
             yield from _media(image)
-
-
-def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    choices = chunk.get("choices")
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and not choice.get("index"):
-                return choice
-    return None
 
 
 def _content_parts(parts: Sequence[JsonObject]) -> Iterator[TextDelta | ReasoningDelta]:
@@ -168,21 +152,19 @@ def _media(image: JsonObject) -> Iterator[Media]:
             yield Media(found[1], b64decode(url[found.end() :], validate=True))
 
 
-def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
-    usage = chunk.get("usage")
-    if not usage and isinstance(groq := chunk.get("x_groq"), dict):
-        usage = groq.get("usage")
-    if not isinstance(usage, dict) or not usage:
+def _usage(chunk: JsonObject, choice: JsonObject) -> Usage | None:
+    """Groq has it in a place of its own, Moonshot in the choice."""
+    places = (chunk, jsons.fields(chunk.get("x_groq")), choice)
+    usage = next((told for place in places if (told := jsons.fields(place.get("usage")))), None)
+    if usage is None:
         return None
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
-    # xAI leaves reasoning out of completion_tokens, but not out of the total.
-    whole = count(usage, "total_tokens") - prompt
     return Usage(
         cost=_cost(usage.get("cost")),
         input=prompt,
-        output=whole if whole == completion + reasoning else completion,
+        output=output_of(usage, completion, reasoning, read=prompt),
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
         reasoning=reasoning,
     )

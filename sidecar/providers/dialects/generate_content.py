@@ -13,12 +13,7 @@ from pydantic import JsonValue
 
 from sidecar import jsons
 from sidecar.messages import JsonObject, Part, Tool
-from sidecar.providers.base import (
-    ModelInfo,
-    ModelRequest,
-    Notice,
-    Params,
-)
+from sidecar.providers.base import ModelInfo, ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import (
     SILENCE,
     Encoded,
@@ -90,7 +85,7 @@ class GenerateContent:
             body["generationConfig"] = config
         return Encoded(body, tuple(notices))
 
-    def stream(self, vendor: Vendor, body: JsonObject) -> "GenerateContentStream":
+    def stream(self, vendor: Vendor, body: JsonObject) -> GenerateContentStream:
         return GenerateContentStream(vendor)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:

@@ -30,7 +30,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.base import count, parse_chunk, stopped
+from sidecar.providers.dialects.base import count, first_answer, parse_chunk, stopped
 from sidecar.providers.dialects.partial_arguments import PartialArguments
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
@@ -102,9 +102,7 @@ class GenerateContentStream:
         counts = chunk.get("usageMetadata")
         if isinstance(counts, dict) and "promptTokenCount" in counts:
             self._counts = counts
-        candidate = _first_candidate(chunk)
-        if candidate is not None:
-            yield from self._candidate(candidate)
+        yield from self._candidate(first_answer(chunk.get("candidates")))
         feedback = jsons.fields(chunk.get("promptFeedback"))
         if blocked := jsons.text(feedback.get("blockReason")):
             self._finish, self._is_blocked = blocked, True
@@ -133,14 +131,10 @@ class GenerateContentStream:
         yield Finished("tool_calls" if self._ids else reason, self._finish)
 
     def _candidate(self, candidate: JsonObject) -> Iterator[ModelEvent]:
-        parts = jsons.fields(candidate.get("content")).get("parts")
-        if isinstance(parts, list):
-            for part in parts:
-                if isinstance(part, dict):
-                    yield from self._part(part)
+        for part in jsons.rows(jsons.fields(candidate.get("content")).get("parts")):
+            yield from self._part(part)
         yield from self._citations(candidate)
-        if isinstance(finish := candidate.get("finishReason"), str) and finish:
-            self._finish = finish
+        self._finish = jsons.text(candidate.get("finishReason")) or self._finish
         self._why = jsons.text(candidate.get("finishMessage")) or self._why
 
     def _part(self, part: JsonObject) -> Iterator[ModelEvent]:
@@ -270,15 +264,6 @@ def _begins_anew(call: _Call, name: str, vendor_id: str) -> bool:
     if vendor_id and call.vendor_id:
         return vendor_id != call.vendor_id
     return bool(name) and name != call.name
-
-
-def _first_candidate(chunk: JsonObject) -> JsonObject | None:
-    candidates = chunk.get("candidates")
-    if isinstance(candidates, list):
-        for candidate in candidates:
-            if isinstance(candidate, dict) and not candidate.get("index"):
-                return candidate
-    return None
 
 
 def _sources(candidate: JsonObject) -> Iterator[tuple[str | None, str | None]]:

@@ -13,11 +13,7 @@ from pydantic import JsonValue
 
 from sidecar import jsons
 from sidecar.messages import JsonObject, Part, Tool, ToolResultPart
-from sidecar.providers.base import (
-    ModelInfo,
-    ModelRequest,
-    Params,
-)
+from sidecar.providers.base import ModelInfo, ModelRequest, Params
 from sidecar.providers.dialects.base import (
     SILENCE,
     Encoded,
@@ -107,7 +103,7 @@ class Messages:
             body |= _sampling(params)
         return Encoded(body)
 
-    def stream(self, vendor: Vendor, body: JsonObject) -> "MessagesStream":
+    def stream(self, vendor: Vendor, body: JsonObject) -> MessagesStream:
         return MessagesStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
@@ -116,9 +112,9 @@ class Messages:
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
             return None
-        config = body.get("output_config")
+        has_effort = "effort" in jsons.fields(body.get("output_config"))
         for name, words in _DROPPABLE.items():
-            if name == "output_config" and not (isinstance(config, dict) and "effort" in config):
+            if name == "output_config" and not has_effort:
                 continue
             if name in body and re.search(rf"(?<!\w)(?:{words})(?!\w)", complaint):
                 return name
@@ -126,8 +122,8 @@ class Messages:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        config = body.get("output_config")
-        if name == "output_config" and isinstance(config, dict) and "format" in config:
+        config = jsons.fields(body.get("output_config"))
+        if name == "output_config" and "format" in config:
             kept["output_config"] = {"format": config["format"]}
         return kept
 
@@ -313,8 +309,7 @@ def _model(row: JsonObject) -> ModelInfo | None:
     model = row.get("id")
     if not isinstance(model, str) or row.get("lifecycle") == "retired":
         return None
-    capabilities = row.get("capabilities")
-    capabilities = capabilities if isinstance(capabilities, dict) else {}
+    capabilities = jsons.fields(row.get("capabilities"))
     return ModelInfo(
         model=model,
         name=str(row.get("display_name") or model),
@@ -327,5 +322,5 @@ def _model(row: JsonObject) -> ModelInfo | None:
 
 
 def _is_supported(capability: JsonValue) -> bool | None:
-    supported = capability.get("supported") if isinstance(capability, dict) else None
+    supported = jsons.fields(capability).get("supported")
     return supported if isinstance(supported, bool) else None

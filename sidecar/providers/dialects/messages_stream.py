@@ -58,15 +58,11 @@ class MessagesStream:
         data = parse_chunk(event, self._vendor, is_whole=False)
         kind = data.get("type")
         if kind == "content_block_delta":
-            delta = data.get("delta")
-            if isinstance(delta, dict):
-                told = self._blocks.grow(_index(data), delta)
-                if told is not None:
-                    yield told
+            told = self._blocks.grow(_index(data), jsons.fields(data.get("delta")))
+            if told is not None:
+                yield told
         elif kind == "content_block_start":
-            block = data.get("content_block")
-            if isinstance(block, dict):
-                yield from self._blocks.start(_index(data), block)
+            yield from self._blocks.start(_index(data), jsons.fields(data.get("content_block")))
         elif kind == "content_block_stop":
             yield from self._blocks.stop(_index(data))
         elif kind == "message_start":
