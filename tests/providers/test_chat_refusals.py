@@ -115,6 +115,26 @@ def test_reasoning_that_a_server_gave_and_does_not_take_back_stays_away(
 
 
 @pytest.mark.parametrize(
+    ("complaint", "name"),
+    [
+        ("Model grok-4 does not support parameter reasoningEffort.", "reasoning_effort"),  # xAI
+        ("Argument not supported on this model: stop", "stop"),
+        ('[{"loc": ["body", "top_p"], "msg": "Extra inputs are not permitted"}]', "top_p"),
+        ("Unsupported parameter: 'max_tokens', use 'max_completion_tokens'", "max_tokens"),
+        ("Unrecognized request argument supplied: stream_options", "stream_options"),
+    ],
+)
+def test_a_parameter_is_known_by_its_name_in_any_vendors_spelling(
+    complaint: str, name: str
+) -> None:
+    params: JsonObject = {"reasoning_effort": "low", "stop": ["."], "top_p": 1, "max_tokens": 5}
+    body = asked(HI, stream_options={}, **params)
+
+    assert refused_by(complaint, body) == name
+    assert name not in without(body, name)
+
+
+@pytest.mark.parametrize(
     "complaint",
     ["Unsupported value: 'stop' is a list.", "Unknown parameter: 'n'.", "temperature must be 1"],
 )

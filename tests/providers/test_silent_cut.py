@@ -5,18 +5,18 @@ from collections.abc import Sequence
 import pytest
 
 from sidecar.messages import JsonObject, Usage
-from sidecar.providers.dialects.silent_cut import notices
+from sidecar.providers.dialects.silent_cut import notice_of_cut
 
 ENGLISH = "It was the best of times, it was the worst of times. "
 
 
 def codes(usage: Usage | None, *texts: str) -> Sequence[str]:
     messages: list[JsonObject] = [{"role": "user", "content": text} for text in texts]
-    return [notice.code for notice in notices("acme", {"messages": [*messages]}, usage)]
+    return [notice.code for notice in notice_of_cut("acme", {"messages": [*messages]}, usage)]
 
 
 def test_ollama_s_silent_cut_of_a_prompt_that_is_too_long_is_told() -> None:
-    [notice] = notices(
+    [notice] = notice_of_cut(
         "ollama",
         {
             "messages": [
@@ -52,4 +52,4 @@ def test_images_are_no_text() -> None:
     image: JsonObject = {"type": "image_url", "image_url": {"url": "data:" + "A" * 100_000}}
     body: JsonObject = {"messages": [{"role": "user", "content": [image]}]}
 
-    assert list(notices("acme", body, Usage(input=500))) == []
+    assert list(notice_of_cut("acme", body, Usage(input=500))) == []

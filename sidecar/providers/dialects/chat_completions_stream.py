@@ -27,7 +27,7 @@ from sidecar.providers.base import (
 from sidecar.providers.dialects.base import count, first_answer, output_of, parse_chunk
 from sidecar.providers.dialects.call_pieces import CallPieces
 from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined
-from sidecar.providers.dialects.silent_cut import notices
+from sidecar.providers.dialects.silent_cut import notice_of_cut
 from sidecar.providers.dialects.think_tags import ThinkTags
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
@@ -97,7 +97,7 @@ class ChatCompletionsStream:
         if any(not call.name for call in calls):
             raise self._vendor.nameless_call()
         yield from calls
-        yield from notices(self._vendor.name, self._body, self._usage)
+        yield from notice_of_cut(self._vendor.name, self._body, self._usage)
         if self._usage is not None:
             yield UsageReport(self._usage)
         if extras := self._extras.verbatim(self._calls, self._tags.were_there):

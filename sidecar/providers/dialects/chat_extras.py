@@ -14,7 +14,10 @@ from sidecar.messages import JsonObject
 from sidecar.providers.dialects.call_pieces import CallPieces
 
 REASONING = ("reasoning_content", "reasoning")  # DeepSeek, llama.cpp …; Ollama, vLLM, Groq …
-FIELDS = ("reasoning_details", *REASONING)  # of a message; beside `content` and `tool_calls`
+MESSAGE_FIELDS = (
+    "reasoning_details",
+    *REASONING,
+)  # of a message; beside `content` and `tool_calls`
 _GROWING = ("text", "summary", "data")  # fields of a detail that come in pieces
 
 

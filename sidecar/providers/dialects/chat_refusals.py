@@ -11,7 +11,7 @@ from pydantic import JsonValue
 
 from sidecar import jsons
 from sidecar.messages import JsonObject
-from sidecar.providers.dialects.chat_extras import FIELDS
+from sidecar.providers.dialects.chat_extras import MESSAGE_FIELDS
 from sidecar.providers.dialects.chat_turns import strictly_in_turns, without_system
 from sidecar.providers.dialects.tools import limit_exceeded, within
 
@@ -44,8 +44,9 @@ def refused_by(complaint: str, body: JsonObject) -> str | None:
     if not _REFUSAL.search(complaint):
         return None
     present = {*body, *(name for row in rows for name in row)}
-    for name in (*_DROPPABLE, *_TOKEN_LIMITS, *FIELDS):
-        if name in present and re.search(rf"(?<!\w){name}(?!\w)", complaint):
+    for name in (*_DROPPABLE, *_TOKEN_LIMITS, *MESSAGE_FIELDS):
+        words = name.replace("_", "_?")  # xAI says reasoningEffort
+        if name in present and re.search(rf"(?<!\w){words}(?!\w)", complaint, re.IGNORECASE):
             return name
     return None
 
@@ -56,7 +57,7 @@ def without(body: JsonObject, name: str) -> JsonObject:
         return body | {"messages": list[JsonValue](without_system(rows))}
     if name == TURNS:
         return body | {"messages": list[JsonValue](strictly_in_turns(rows))}
-    if name in FIELDS:
+    if name in MESSAGE_FIELDS:
         return body | {"messages": [_less(row, name) for row in rows]}
     kept = within(_less(body, name), name)
     if name in _TOKEN_LIMITS and name in body:

@@ -41,7 +41,7 @@ class MessagesStream:
         self._vendor = vendor
         self._body = body
         self._blocks = Blocks()
-        self._begun: set[JsonValue] = set()  # ids of messages
+        self._begun: set[str] = set()  # ids of messages
         self._stop: str | None = None
         self._why = ""
         self._spent: Usage | None = None  # in the bodies before this one
@@ -66,10 +66,10 @@ class MessagesStream:
         elif kind == "content_block_stop":
             yield from self._blocks.stop(_index(data))
         elif kind == "message_start":
-            yield from self._message_start(data.get("message"))
+            yield from self._message_start(jsons.fields(data.get("message")))
         elif kind == "message_delta":
             self._take_usage(data.get("usage"))
-            self._take_stop(data.get("delta"))
+            self._take_stop(jsons.fields(data.get("delta")))
         elif kind == "message_stop":
             self.done = True
         elif kind == "error" or event.event == "error" or (kind is None and data.get("error")):
@@ -103,27 +103,21 @@ class MessagesStream:
             yield Verbatim(FORMAT, list[JsonValue](content))
         yield Finished(reason, self._stop)
 
-    def _message_start(self, message: JsonValue) -> Iterator[ModelEvent]:
+    def _message_start(self, message: JsonObject) -> Iterator[ModelEvent]:
         """Some servers say it twice, and some have blocks in it that are complete."""
-        if not isinstance(message, dict):
-            return
         self._take_usage(message.get("usage"))
         self._take_stop(message)
-        name = message.get("id")
-        name = name if isinstance(name, str) else None
-        content = message.get("content")
-        if name in self._begun or not isinstance(content, list):
+        name = jsons.text(message.get("id"))
+        if name in self._begun:
             return
         self._begun.add(name)
-        for block in content:
-            if isinstance(block, dict):
-                yield from self._blocks.start(None, block)
-                yield from self._blocks.stop(None)
+        for block in jsons.rows(message.get("content")):
+            yield from self._blocks.start(None, block)
+            yield from self._blocks.stop(None)
 
-    def _take_stop(self, delta: JsonValue) -> None:
-        told = jsons.fields(delta)
-        self._stop = jsons.text(told.get("stop_reason")) or self._stop
-        details = jsons.fields(told.get("stop_details"))
+    def _take_stop(self, delta: JsonObject) -> None:
+        self._stop = jsons.text(delta.get("stop_reason")) or self._stop
+        details = jsons.fields(delta.get("stop_details"))
         self._why = jsons.text(details.get("explanation") or details.get("category")) or self._why
 
     def _take_usage(self, usage: JsonValue) -> None:

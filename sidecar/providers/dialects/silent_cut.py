@@ -16,10 +16,10 @@ from sidecar.providers.base import Notice
 
 CHARS_PER_TOKEN = 10  # English has four or five, all other languages and code have fewer
 ENOUGH_CHARS = 8192  # below this, a few long words are the rule
-_RUN = re.compile(r"(\s)\s+|([^\w\s])\2+")  # indentation, rules: any length of it may be one token
+_RUN = re.compile(r"\s{2,}|(\S)\1{2,}")  # indentation, rules: any length of it may be one token
 
 
-def notices(server: str, body: JsonObject, usage: Usage | None) -> Iterator[Notice]:
+def notice_of_cut(server: str, body: JsonObject, usage: Usage | None) -> Iterator[Notice]:
     """What a person should know of `usage`, which is what was counted of the request `body`."""
     read = usage.input + usage.cached if usage else 0  # some count what was cached apart
     least = max(read * CHARS_PER_TOKEN, ENOUGH_CHARS)
