@@ -28,6 +28,7 @@ from sidecar.providers.dialects.base import (
 )
 from sidecar.providers.dialects.gemini_schema import SchemaRefused, accepted, parameters
 from sidecar.providers.dialects.generate_content_stream import FORMAT, GenerateContentStream
+from sidecar.providers.dialects.tools import in_order
 from sidecar.providers.failures import Vendor
 
 MAX_STOPS = 5  # more is a 400
@@ -180,7 +181,7 @@ def _thinking(model: str, effort: str | None) -> JsonObject:
 def _declarations(tools: Sequence[Tool]) -> tuple[list[JsonValue], list[Notice]]:
     declarations: list[JsonValue] = []
     refused: list[str] = []
-    for tool in sorted(tools, key=lambda tool: tool.name):
+    for tool in in_order(tools):
         declaration: JsonObject = {"name": tool.name, "description": tool.description}
         try:
             schema = parameters(tool.input_schema)
@@ -286,15 +287,10 @@ def _merged(contents: Iterable[tuple[str, list[JsonObject]]]) -> list[JsonValue]
 
 def _with_system_as_text(body: JsonObject) -> JsonObject:
     """The system prompt as the first thing that is said, for models that know no other place."""
-    system, contents = jsons.fields(body.get("systemInstruction")).get("parts"), body["contents"]
+    system = jsons.items(jsons.fields(body.get("systemInstruction")).get("parts"))
+    first, *rest = jsons.rows(body["contents"])
+    said: JsonObject = first | {"parts": [*system, *jsons.items(first["parts"])]}
     kept = {key: value for key, value in body.items() if key != "systemInstruction"}
-    if not isinstance(system, list) or not isinstance(contents, list):
-        return kept
-    first, rest = jsons.fields(next(iter(contents), None)), contents[1:]
-    parts = first.get("parts")
-    if first.get("role") != "user" or not isinstance(parts, list):
-        parts, rest = [], contents
-    said: JsonObject = {"role": "user", "parts": [*system, *parts]}
     return kept | {"contents": [said, *rest]}
 
 

@@ -1,4 +1,4 @@
-"""The tools of a request, as OpenAI's formats and Anthropic's take them.
+"""The tools of a request, in the order that all formats have and the form that most take.
 
 One schema that is refused would refuse the whole request, so whatever may be is loosened, never
 tightened: whoever runs a tool checks its arguments against the schema as it was.
