@@ -26,7 +26,7 @@ from sidecar.providers.base import (
 )
 from sidecar.providers.dialects.base import count, first_answer, output_of, parse_chunk
 from sidecar.providers.dialects.call_pieces import CallPieces
-from sidecar.providers.dialects.chat_extras import REASONING, ChatExtras, joined
+from sidecar.providers.dialects.chat_extras import ChatExtras, joined
 from sidecar.providers.dialects.silent_cut import notice_of_cut
 from sidecar.providers.dialects.think_tags import ThinkTags
 from sidecar.providers.failures import Vendor
@@ -111,13 +111,15 @@ class ChatCompletionsStream:
     def _delta(self, delta: JsonObject) -> Iterator[ModelEvent]:
         self._extras.add(delta)
         # Some servers send one text under both names.
-        reasoning = next(filter(None, (jsons.text(delta.get(name)) for name in REASONING)), "")
-        if reasoning:
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if reasoning and isinstance(reasoning, str):
             yield from self._tags.end()  # a server that tells it apart does not write it into text
             yield ReasoningDelta(reasoning)
         content = delta.get("content")
-        yield from self._tags.read(jsons.text(content))
-        yield from _content_parts(jsons.rows(content))
+        if isinstance(content, str):
+            yield from self._tags.read(content)
+        elif content:
+            yield from _content_parts(jsons.rows(content))
         if refusal := jsons.text(delta.get("refusal")):
             self._refused = True
             yield TextDelta(refusal)
@@ -154,9 +156,9 @@ def _media(image: JsonObject) -> Iterator[Media]:
 
 def _usage(chunk: JsonObject, choice: JsonObject) -> Usage | None:
     """Groq has it in a place of its own, Moonshot in the choice."""
-    places = (chunk, jsons.fields(chunk.get("x_groq")), choice)
-    usage = next((told for place in places if (told := jsons.fields(place.get("usage")))), None)
-    if usage is None:
+    usage = chunk.get("usage") or choice.get("usage")
+    usage = jsons.fields(usage or jsons.fields(chunk.get("x_groq")).get("usage"))
+    if not usage:
         return None
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
     cached = count(usage.get("prompt_tokens_details"), "cached_tokens")

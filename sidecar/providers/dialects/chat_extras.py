@@ -14,10 +14,7 @@ from sidecar.messages import JsonObject
 from sidecar.providers.dialects.call_pieces import CallPieces
 
 REASONING = ("reasoning_content", "reasoning")  # DeepSeek, llama.cpp …; Ollama, vLLM, Groq …
-MESSAGE_FIELDS = (
-    "reasoning_details",
-    *REASONING,
-)  # of a message; beside `content` and `tool_calls`
+MESSAGE_FIELDS = ("reasoning_details", *REASONING)  # beside `content` and `tool_calls`
 _GROWING = ("text", "summary", "data")  # fields of a detail that come in pieces
 
 
@@ -29,15 +26,16 @@ class ChatExtras:
         self._text: list[str] = []
 
     def add(self, delta: Mapping[str, JsonValue]) -> None:
-        for detail in jsons.rows(delta.get("reasoning_details")):
-            self._add_detail(detail)
-        for name, pieces in self._reasoning.items():
-            pieces.append(jsons.text(delta.get(name)))
-        content = delta.get("content")
-        self._text.append(jsons.text(content))
-        for part in jsons.rows(content):
-            self._thinking.append(joined(part.get("thinking")))
-            self._text.append(joined(part.get("text")))
+        for name, value in delta.items():
+            if name == "content" and isinstance(value, str):
+                self._text.append(value)
+            elif name == "content":
+                self._add_parts(jsons.rows(value))
+            elif name in self._reasoning:
+                self._reasoning[name].append(jsons.text(value))
+            elif name == "reasoning_details":
+                for detail in jsons.rows(value):
+                    self._add_detail(detail)
 
     def verbatim(self, calls: CallPieces, has_tags: bool) -> JsonObject:
         """Empty for an answer that the format says completely.
@@ -64,6 +62,11 @@ class ChatExtras:
             thought: JsonObject = {"type": "thinking", "thinking": [_text_part(thinking)]}
             return {"content": [thought, _text_part(text)] if text else [thought]}
         return {"content": text} if has_tags else {}
+
+    def _add_parts(self, parts: Iterable[JsonObject]) -> None:
+        for part in parts:
+            self._thinking.append(joined(part.get("thinking")))
+            self._text.append(joined(part.get("text")))
 
     def _add_detail(self, piece: JsonObject) -> None:
         """Pieces of one detail follow each other, with the same type and index."""

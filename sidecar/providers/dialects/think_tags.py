@@ -29,6 +29,10 @@ class ThinkTags:
 
     def read(self, text: str) -> Iterator[TextDelta | ReasoningDelta]:
         """What the text says, as far as that is certain."""
+        if self._at is _At.TEXT:
+            if text:
+                yield TextDelta(text)
+            return
         self._held += text
         if self._at is _At.START:
             self._open()
