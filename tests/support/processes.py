@@ -228,6 +228,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "XDG_CONFIG_HOME": str(home / "config"),
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_STATE_HOME": str(home / "state"),
+        "SIDECAR_CHAT__TITLES": "words",  # a title of the model's is one more request
         "SSH_CONNECTION": "",  # no browser opens, also where there always is a display
         "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
     }
