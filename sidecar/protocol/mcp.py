@@ -29,8 +29,8 @@ class McpServerStatus(Result):
     fingerprint: str
     error: str | None = optional("Why it is not ready, for a person.")
     error_info: ErrorInfo | None = optional("The same for programs.")
-    warnings: tuple[str, ...] = Field(
-        description="What a person should know of its entry, each with what to do."
+    warnings: tuple[str, ...] = Field(  # which an older sidecar does not send
+        default=(), description="What a person should know of its entry, each with what to do."
     )
     tools: int
     pid: int | None = optional("Of a stdio server that runs.")
