@@ -6,9 +6,11 @@ the context is the clean shutdown: refuse, tell, cancel, close, within `lifetime
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from time import monotonic
 from uuid import uuid4
 
@@ -19,12 +21,15 @@ from sidecar.chat.runs import Defaults, Runs
 from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
 from sidecar.credentials import Credentials, Keyring, Vendor
 from sidecar.door_key import DoorKey
+from sidecar.errors import StorageError
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
+from sidecar.live_settings import LiveSettings
 from sidecar.mcp_host.demo_server import demo_entry
+from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
 from sidecar.paths import Folders
-from sidecar.protocol.program import ServerShutdown, ShutdownNotice
+from sidecar.protocol.program import ConfigChanged, ConfigRevision, ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
 from sidecar.providers.http import Http
 from sidecar.providers.registry import Providers
@@ -37,10 +42,16 @@ from sidecar.server.openai_door import Door
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
+from sidecar.store.database import Database
+from sidecar.store.history import History
+from sidecar.store.rows import recover
 from sidecar.store.rules import Rules
 
 DEMO_SERVER = "demo"
+DATABASE = "conversations.db"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
+TIDY_AFTER_S = 60.0  # nobody waits for it
+UNSHOWN_KEPT_S = 24 * 60 * 60.0  # what was sent and became no part of a message
 FIRST_HELLO_S = 0.25  # a hello comes within 50 ms of the line, or nobody is in a hurry
 
 log = structlog.get_logger()
@@ -75,11 +86,15 @@ class App:
     approvals: Approvals
     host: Host
     providers: Providers
+    attachments: Attachments
+    history: History
+    settings: LiveSettings
     default_model: str
     greeted: asyncio.Event
     """Set when a client has said hello for the first time."""
     _hosting: asyncio.Task[None] | None = None
     _preparing: asyncio.Task[None] | None = None
+    _watching: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -91,8 +106,13 @@ class App:
 
     def begin(self) -> None:
         """Start the MCP servers, and load what the default model needs, off the loop."""
+        self._watching = self.group.create_task(self._watch_settings(), name="watch settings")
         self._hosting = self.group.create_task(self._run_host(), name="mcp host")
         self._preparing = self.group.create_task(self._prepare(), name="prepare")
+
+    async def _watch_settings(self) -> None:
+        await self._first_hello()
+        await self.settings.watch()
 
     async def _run_host(self) -> None:
         await self._first_hello()
@@ -101,6 +121,10 @@ class App:
     async def _prepare(self) -> None:
         await self._first_hello()
         await self.providers.prepare(self.default_model)
+        await asyncio.sleep(TIDY_AFTER_S)
+        with suppress(StorageError):  # there is a next time
+            shown = await self.history.shown_attachments()
+            await self.attachments.delete_unshown(shown, UNSHOWN_KEPT_S)
 
     async def _first_hello(self) -> None:
         """Who waits for our line connects at once, and would wait for our imports as well."""
@@ -112,8 +136,9 @@ class App:
         """Everything that was shown is kept and told before the sockets go."""
         log.info("stopping", reason=reason)
         self.server.stop_accepting()
-        if self._preparing is not None:
-            self._preparing.cancel()  # an exit waits for no import
+        for task in (self._preparing, self._watching):
+            if task is not None:
+                task.cancel()  # an exit waits for no import
         notice = ShutdownNotice(reason=reason, deadline_ms=round(SHUTDOWN_S * 1000))
         self.events.publish(ServerShutdown(data=notice))
         self.approvals.close()
@@ -153,14 +178,27 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
     is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
-    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
+    kept_in = Path(config.storage.path or world.folders.data) if is_kept else None
+    attachments = Attachments(None if kept_in is None else kept_in / "attachments")
+    database = Database(None if kept_in is None else kept_in / DATABASE, recover=recover)
+    conversations = Conversations(database, events.publish)
+    history = History(database, conversations, events.publish)
     host = Host(
-        _servers(world),
+        _servers(world.settings, demo=world.demo),
         log_dir=log_dir,
+        notes_dir=world.folders.data / "mcp-running",
         network=network,
+        reveal=partial(_revealed, world.keyring, world.redact),
         save=attachments.save,
         emit=events.publish,
     )
+    settings = LiveSettings(world.settings)
+
+    def settings_changed(_: Loaded, loaded: Loaded) -> None:
+        host.reconcile(_servers(loaded, demo=world.demo))
+        events.publish(ConfigChanged(data=ConfigRevision(revision=loaded.revision)))
+
+    settings.listen(settings_changed)
     rules = Rules(world.folders.data / "rules.json" if is_kept else None)
     rules.load()
     approvals = Approvals(
@@ -189,7 +227,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     async with asyncio.TaskGroup() as group:
         runs = Runs(
             group,
-            conversations=Conversations(),
+            conversations=conversations,
             models=providers,
             tools=host,
             approvals=approvals,
@@ -201,11 +239,13 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             instance=uuid4().hex,
             runs=runs,
             attachments=attachments,
+            history=history,
             approvals=approvals,
             host=host,
             providers=providers,
             credentials=credentials,
-            settings=world.settings,
+            entries=Entries(settings, host, world.keyring),
+            settings=settings,
             keyring=world.keyring,
             folders=world.folders,
             publish=events.publish,
@@ -238,6 +278,9 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             approvals=approvals,
             host=host,
             providers=providers,
+            attachments=attachments,
+            history=history,
+            settings=settings,
             default_model=config.chat.model,
             greeted=services.greeted,
         )
@@ -247,6 +290,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             yield app
         finally:
             await app.close(lifetime.reason)
+            await conversations.close()
+            await database.close()
             attachments.close()
 
 
@@ -269,11 +314,29 @@ async def _key_value(credentials: Credentials, name: str) -> str | None:
     return None if key is None else key.value
 
 
-def _servers(world: World) -> Mapping[str, McpServerConfig]:
-    servers = world.settings.config.mcp.servers
-    return {DEMO_SERVER: demo_entry(), **servers} if world.demo else servers
+def _servers(settings: Loaded, *, demo: bool) -> Mapping[str, McpServerConfig]:
+    servers = settings.config.mcp.servers
+    return {DEMO_SERVER: demo_entry(), **servers} if demo else servers
+
+
+async def _revealed(
+    keyring: Keyring, redact: Callable[[str], None], names: Sequence[str]
+) -> Mapping[str, str | None]:
+    """The secrets of MCP servers. Raises KeyringUnavailable."""
+    found = await keyring.read(names)
+    for secret in found.values():
+        if secret is not None:
+            redact(secret)
+    return found
 
 
 def _defaults(chat: ChatConfig) -> Defaults:
     params = Params(temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_tokens)
-    return Defaults(chat.model, chat.system_prompt, params, chat.max_steps)
+    return Defaults(
+        model=chat.model,
+        system_prompt=chat.system_prompt,
+        params=params,
+        max_steps=chat.max_steps,
+        has_model_titles=chat.titles == "model",
+        compact_at=chat.compact_at,
+    )

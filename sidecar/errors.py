@@ -7,7 +7,7 @@
     │   ├── BadRequest, InvalidJson, UnknownAction, UnsupportedProtocol, HelloRequired
     │   ├── NotFound, Conflict, Busy, Overloaded, DuplicateRequest
     │   └── AttachmentTooLarge, UnsupportedMedia
-    ├── KeyringUnavailable, StorageError: StorageFull
+    ├── KeyringUnavailable, StorageError: StorageFull, StorageCorrupt, StorageNewer
     ├── ProviderError                                   a model's vendor, or the way to it
     │   ├── KeyMissing, KeyRejected, QuotaExhausted, RateLimited, ProviderOverloaded
     │   ├── ProviderFailed, ProviderBadResponse, ModelNotFound, ModelNoTools
@@ -15,7 +15,8 @@
     │   └── NetworkError: NetworkUnreachable, DnsFailed, ProviderTimeout, TlsUntrusted,
     │                     ProxyAuthRequired, LocalServerDown
     └── McpError                                        an MCP server or one of its tools
-        ├── McpStartFailed, McpCrashed, McpTimeout, McpAuthRequired, McpInvalidResult
+        ├── McpStartFailed, McpCrashed, McpTimeout, McpAuthRequired, McpNeedsApproval,
+        │   McpInvalidResult
         └── ToolNotFound
 
 Errors hold plain values, so this file imports nothing. An expected failure is one log line and
@@ -76,6 +77,14 @@ class StorageError(SidecarError):
 
 class StorageFull(StorageError):
     code = "storage_full"
+
+
+class StorageCorrupt(StorageError):
+    code = "storage_corrupt"
+
+
+class StorageNewer(StorageError):
+    code = "storage_newer"
 
 
 class Refused(SidecarError):
@@ -265,6 +274,12 @@ class McpTimeout(McpError):
 
 class McpAuthRequired(McpError):
     code = "mcp_auth_required"
+
+
+class McpNeedsApproval(McpError):
+    """A client added or changed it, and no person has agreed to what it starts."""
+
+    code = "mcp_needs_approval"
 
 
 class McpInvalidResult(McpError):

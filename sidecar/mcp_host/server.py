@@ -25,6 +25,7 @@ from sidecar.errors import (
     McpAuthRequired,
     McpCrashed,
     McpError,
+    McpNeedsApproval,
     McpStartFailed,
     McpTimeout,
     SidecarError,
@@ -33,9 +34,12 @@ from sidecar.mcp_host import diagnosis
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
+from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
+from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
 from sidecar.protocol.mcp import McpServerStatus, ServerState
@@ -92,6 +96,8 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        reveal: Reveal,
+        guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
         """`on_change` is called from the event loop and never waits."""
@@ -103,8 +109,13 @@ class McpServer:
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
+        self._reveal = reveal
+        self._revealed = config  # with its secrets, when it is started
+        self.first_news = asyncio.Event()  # it is known what it starts, or why not
+        self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
+        self._warnings = warnings(config)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
         self._era: str | None = None
@@ -130,6 +141,7 @@ class McpServer:
     async def run(self, starts: asyncio.Semaphore) -> None:
         """Supervise until cancelled; `starts` bounds how many servers start at once."""
         if not self.config.enabled:
+            self.first_news.set()
             return
         try:
             while True:
@@ -217,8 +229,12 @@ class McpServer:
         async with self._slot(starts) as give_back:
             try:
                 if self.config.url is not None:
+                    self._check_approved()
+                    self._revealed = await revealed(self.name, self.config, self._reveal)
                     return await self._http_life(self.config.url, give_back)
                 return await self._stdio_life(await self._resolved(), give_back)
+            except McpNeedsApproval as error:
+                return error
             except McpStartFailed as error:  # nothing was started
                 self._can_start = False
                 return error
@@ -247,11 +263,25 @@ class McpServer:
             give_back()
 
     async def _resolved(self) -> Launch:
-        launch = await run_in_thread(
-            partial(resolve, self.name, self.config), f"find MCP server {self.name}"
-        )
+        launch = await self._found(self.config)
         self._fingerprint = fingerprint(self.config, launch.executable)
-        return launch
+        self._check_approved()
+        self._revealed = await revealed(self.name, self.config, self._reveal)
+        return launch if self._revealed is self.config else await self._found(self._revealed)
+
+    async def _found(self, config: McpServerConfig) -> Launch:
+        return await run_in_thread(
+            partial(resolve, self.name, config), f"find MCP server {self.name}"
+        )
+
+    def _check_approved(self) -> None:
+        """Raises McpNeedsApproval. What a person wrote into their file is approved by that."""
+        if self.config.approved not in (None, self._fingerprint):
+            raise McpNeedsApproval(
+                f"The MCP server {self.name} waits for you: a client added it, or what it starts "
+                "has changed since you agreed to it. Look at what it starts, then approve it.",
+                server=self.name,
+            )
 
     async def _stdio_life(self, launch: Launch, give_back: Callable[[], None]) -> McpError:
         failure, ended_itself = await self._stdio_session(launch, give_back)
@@ -268,7 +298,7 @@ class McpServer:
     ) -> tuple[McpError, bool]:
         """Why it ended, and whether the process ended by itself."""
         said_before = self.log.count
-        process = await open_process(self.name, launch, self.log, self._lose)
+        process = await open_process(self.name, launch, self._guardian, self.log, self._lose)
         self._process = process
         self._publish("starting")  # now with a pid
         try:
@@ -298,7 +328,7 @@ class McpServer:
 
         tls, proxy = await self._way_to(url)
         watch = HttpWatch(self._lose)
-        transport = http_transport(url, self.config.headers, watch, tls, proxy)
+        transport = http_transport(url, self._revealed.headers, watch, tls, proxy)
         error = await self._serve(transport, give_back)
         if isinstance(error, McpTimeout):
             return diagnosis.silent(self.name, self._connect_timeout_s, ())
@@ -450,6 +480,8 @@ class McpServer:
     def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
         if isinstance(failure, McpAuthRequired):
             return "needs_auth", None
+        if isinstance(failure, McpNeedsApproval):
+            return "needs_approval", None
         ended_at = time.monotonic()
         if self._ready_at is not None and ended_at - self._ready_at >= HEALTHY_S:
             self._failures.clear()
@@ -478,6 +510,8 @@ class McpServer:
         if state != self.snapshot.status.state:
             self._since = now()
         self.snapshot = self._snapshot(state, error)
+        if state != "starting" or self.snapshot.status.pid is not None:
+            self.first_news.set()
         self._mark(state)
         self._on_change(self.snapshot)
 
@@ -502,6 +536,7 @@ class McpServer:
                 fingerprint=self._fingerprint,
                 error=None if error is None else self._hide(str(error)),
                 error_info=None if error is None else self._info(error),
+                warnings=self._warnings,
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,

@@ -6,7 +6,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,10 @@ from sidecar.store.attachments import Attachments
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
+
+
+async def no_secrets(names: Sequence[str]) -> Mapping[str, str | None]:
+    raise AssertionError(f"nothing was kept as {names}")
 
 
 async def _no_tls() -> ssl.SSLContext:
@@ -60,7 +64,11 @@ class WatchedHost:
     """`server` and `tool` name what a test talks about; most have one server, `s`."""
 
     def __init__(
-        self, servers: dict[str, McpServerConfig], log_dir: Path | None, network: Network
+        self,
+        servers: dict[str, McpServerConfig],
+        log_dir: Path | None,
+        notes_dir: Path | None,
+        network: Network,
     ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
         self.pids: set[int] = set()
@@ -69,7 +77,9 @@ class WatchedHost:
         self.host = Host(
             servers,
             log_dir=log_dir,
+            notes_dir=notes_dir,
             network=network,
+            reveal=no_secrets,
             save=self.attachments.save,
             emit=self._emit,
         )
@@ -127,10 +137,14 @@ class WatchedHost:
 
 @contextlib.asynccontextmanager
 async def running(
-    *, log_dir: Path | None = None, network: Network = DIRECT, **servers: McpServerConfig
+    *,
+    log_dir: Path | None = None,
+    notes_dir: Path | None = None,
+    network: Network = DIRECT,
+    **servers: McpServerConfig,
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir, network)
+    watched = WatchedHost(servers, log_dir, notes_dir, network)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched

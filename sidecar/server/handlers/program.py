@@ -34,11 +34,12 @@ def hello(services: Services, greeting: HelloPayload, connection: Connection) ->
 
 def patient(services: Services) -> Patient:
     return Patient(
-        settings=services.settings,
+        settings=services.settings.now,
         folders=services.folders,
         keyring=services.keyring,
         credentials=services.credentials,
         test_provider=partial(providers.test, services.providers),
+        count_conversations=services.history.count,
         servers_settled=services.host.settled,
         servers=services.host.statuses,
     )

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 from sidecar.chat.approvals import Approvals
 from sidecar.chat.base import Attachments
 from sidecar.chat.runs import Runs
-from sidecar.config import Loaded
 from sidecar.credentials import Credentials, Keyring
+from sidecar.live_settings import LiveSettings
+from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
 from sidecar.paths import Folders
 from sidecar.protocol.events import Event
 from sidecar.providers.registry import Providers
+from sidecar.store.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +24,13 @@ class Services:
     instance: str
     runs: Runs
     attachments: Attachments
+    history: History
     approvals: Approvals
     host: Host
     providers: Providers
     credentials: Credentials
-    settings: Loaded
+    entries: Entries
+    settings: LiveSettings
     keyring: Keyring
     folders: Folders
     publish: Callable[[Event], None]
