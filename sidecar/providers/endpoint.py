@@ -80,7 +80,8 @@ class Api:
 class _Question:
     """One request as it is asked, and what reads the answer.
 
-    It `needs_images` when the newest message shows one; older ones may be left out of it.
+    It `needs_images` when the newest message shows one; older ones may be left out of it. The body
+    is without the parameters that are `left_out`.
     """
 
     request: ModelRequest
@@ -90,6 +91,7 @@ class _Question:
     notices: tuple[Notice, ...]
     needs_images: bool
     has_images: bool
+    left_out: tuple[str, ...] = ()
 
     @property
     def has_only_old_images(self) -> bool:
@@ -217,18 +219,19 @@ class Endpoint:
         )
 
     def _without_refused(self, question: _Question) -> _Question:
-        body = question.body
-        for name in self._refused.get(question.request.model, ()):
+        body, names = question.body, tuple(self._refused.get(question.request.model, ()))
+        for name in names:
             body = self._dialect.without(body, name)
-        return replace(question, body=body)
+        return replace(question, body=body, left_out=names)
 
     async def _mended(self, question: _Question, reply: Reply, error: bytes) -> _Question:
         """The question as this refusal may let it pass. Raises ProviderError for any other."""
         request, vendor = question.request, question.vendor
         refused = self._refused.setdefault(request.model, [])
         parameter = self._refusal(reply.status, error, question.body)
-        if parameter is not None and parameter not in refused:
-            refused.append(parameter)
+        if parameter is not None and parameter not in question.left_out:
+            if parameter not in refused:  # else another question of these moments was told first
+                refused.append(parameter)
             log.info(
                 "parameter_dropped", provider=self._name, model=request.model, parameter=parameter
             )
