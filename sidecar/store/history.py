@@ -89,8 +89,15 @@ class History:
             return _of_memory(asked.conversation_id, held)
         if not held or asked.before is not None:
             return found
-        messages = _fitting((*found.messages, *held))
-        return found.model_copy(update={"messages": messages, "head": held[-1].message_id})
+        together = (*found.messages, *held)
+        messages = _fitting(together)
+        return found.model_copy(
+            update={
+                "messages": messages,
+                "has_more": found.has_more or len(messages) < len(together),
+                "head": held[-1].message_id,
+            }
+        )
 
     async def search(self, asked: ConversationsSearchPayload) -> ConversationsSearchResult:
         return await self._database.read(partial(_search, asked))
