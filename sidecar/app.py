@@ -31,6 +31,7 @@ from sidecar.mcp_host.server import Network
 from sidecar.paths import Folders
 from sidecar.protocol.program import ConfigChanged, ConfigRevision, ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
+from sidecar.providers.discovery import find, places
 from sidecar.providers.http import Http
 from sidecar.providers.registry import Providers
 from sidecar.server.attachments import AttachmentRoutes
@@ -174,6 +175,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         key=lambda name: _key_value(credentials, name),
         timeouts=config.timeouts,
         max_retries=config.chat.max_retries,
+        find_local=lambda: find(places(config.providers, bound.getsockname()[1])),
     )
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
