@@ -25,6 +25,7 @@ from sidecar.errors import (
     McpAuthRequired,
     McpCrashed,
     McpError,
+    McpNeedsApproval,
     McpStartFailed,
     McpTimeout,
     SidecarError,
@@ -35,6 +36,7 @@ from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
+from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
 from sidecar.mcp_host.warnings import warnings
@@ -96,6 +98,7 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        reveal: Reveal,
         guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
@@ -108,6 +111,9 @@ class McpServer:
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
+        self._reveal = reveal
+        self._revealed = config  # with its secrets, when it is started
+        self.first_news = asyncio.Event()  # it is known what it starts, or why not
         self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
@@ -138,6 +144,7 @@ class McpServer:
     async def run(self, starts: asyncio.Semaphore) -> None:
         """Supervise until cancelled; `starts` bounds how many servers start at once."""
         if not self.config.enabled:
+            self.first_news.set()
             return
         try:
             while True:
@@ -226,8 +233,12 @@ class McpServer:
         async with self._slot(starts) as give_back:
             try:
                 if self.config.url is not None:
+                    self._check_approved()
+                    self._revealed = await revealed(self.name, self.config, self._reveal)
                     return await self._url_life(self.config.url, give_back)
                 return await self._stdio_life(await self._resolved(), give_back)
+            except McpNeedsApproval as error:
+                return error
             except McpStartFailed as error:  # nothing was started
                 self._can_start = False
                 return error
@@ -256,11 +267,25 @@ class McpServer:
             give_back()
 
     async def _resolved(self) -> Launch:
-        launch = await run_in_thread(
-            partial(resolve, self.name, self.config), f"find MCP server {self.name}"
-        )
+        launch = await self._found(self.config)
         self._fingerprint = fingerprint(self.config, launch.executable)
-        return launch
+        self._check_approved()
+        self._revealed = await revealed(self.name, self.config, self._reveal)
+        return launch if self._revealed is self.config else await self._found(self._revealed)
+
+    async def _found(self, config: McpServerConfig) -> Launch:
+        return await run_in_thread(
+            partial(resolve, self.name, config), f"find MCP server {self.name}"
+        )
+
+    def _check_approved(self) -> None:
+        """Raises McpNeedsApproval. What a person wrote into their file is approved by that."""
+        if self.config.approved not in (None, self._fingerprint):
+            raise McpNeedsApproval(
+                f"The MCP server {self.name} waits for you: a client added it, or what it starts "
+                "has changed since you agreed to it. Look at what it starts, then approve it.",
+                server=self.name,
+            )
 
     async def _stdio_life(self, launch: Launch, give_back: Callable[[], None]) -> McpError:
         failure, ended_itself = await self._stdio_session(launch, give_back)
@@ -307,7 +332,7 @@ class McpServer:
         from sidecar.mcp_host.http import Way
 
         tls, proxy = await self._way_to(url)
-        way = Way(url, self.config.headers, tls, proxy)
+        way = Way(url, self._revealed.headers, tls, proxy)
         failure, status = await self._url_session(way, give_back)
         is_open = self.config.transport == "auto" and self._transport == "http"
         if is_open and self._ready_at is None and status in NO_STREAMABLE_HTTP:
@@ -486,6 +511,8 @@ class McpServer:
     def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
         if isinstance(failure, McpAuthRequired):
             return "needs_auth", None
+        if isinstance(failure, McpNeedsApproval):
+            return "needs_approval", None
         ended_at = time.monotonic()
         if self._ready_at is not None and ended_at - self._ready_at >= HEALTHY_S:
             self._failures.clear()
@@ -514,6 +541,8 @@ class McpServer:
         if state != self.snapshot.status.state:
             self._since = now()
         self.snapshot = self._snapshot(state, error)
+        if state != "starting" or self.snapshot.status.pid is not None:
+            self.first_news.set()
         self._mark(state)
         self._on_change(self.snapshot)
 

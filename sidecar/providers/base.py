@@ -1,7 +1,7 @@
 """The seam to the vendors of language models: one request out, one stream of events in.
 
 Knows no vendor, no HTTP and no socket. Events are flat values; a stream is
-`Retrying* Notice* (TextDelta | ReasoningDelta | ToolArguments | ToolCall | …)* Verbatim? Finished`.
+`Retrying* (Notice | TextDelta | ReasoningDelta | ToolArguments | …)* Verbatim? Finished`.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -103,7 +103,7 @@ class ProviderItem:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a person should know about how the request was asked; `code` is for programs."""
+    """What a person should know about the request or its answer; `code` is for programs."""
 
     code: str
     text: str

@@ -16,7 +16,7 @@ import structlog
 from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, UsageReport
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice, UsageReport
 from sidecar.providers.dialects.base import AnswerStream, Dialect
 from sidecar.providers.discovery import Find
 from sidecar.providers.failures import Vendor, said
@@ -192,6 +192,8 @@ class Endpoint:
                         yield event
                 return
             refused.append(parameter)
+            told = f"{request.model} at {self._name} does not take {parameter}: asked without it."
+            notices = (*notices, Notice("parameter_dropped", told))
             log.info(
                 "parameter_dropped",
                 provider=self._name,
@@ -232,7 +234,9 @@ class Endpoint:
         return UsageReport(report.usage.model_copy(update={"cost": cost}))
 
     def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
-        return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
+        if status not in (400, 422, 500):  # the last is llama.cpp's for its templates' complaints
+            return None
+        return self._dialect.refused_parameter(said(error), body)
 
     async def _asked_vendor(self) -> Vendor:
         """The vendor of a chat: who has no key for it is told what answers on this machine."""

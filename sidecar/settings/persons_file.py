@@ -14,9 +14,15 @@ from sidecar.settings.layers import Steps, dotted, nearest
 from sidecar.settings.nodes import Node
 
 
-def load(path: Path, environ: Mapping[str, str], notes: list[str]) -> Mapping[str, Node]:
-    """Read it; `notes` grows by a sentence for each thing to change. Raises ConfigInvalid."""
-    layer = nodes.load(path, f"file {path}")
+def load(
+    path: Path, environ: Mapping[str, str], notes: list[str], text: str | None = None
+) -> Mapping[str, Node]:
+    """Read it; `notes` grows by a sentence for each thing to change. Raises ConfigInvalid.
+
+    `text` is what it would have, where that is to be tried.
+    """
+    source = f"file {path}"
+    layer = nodes.load(path, source) if text is None else nodes.parse(text, source)
     _move_openai(layer, notes)
     _name_listed_servers(layer, notes)
     _move_community_servers(layer, notes)
@@ -24,7 +30,9 @@ def load(path: Path, environ: Mapping[str, str], notes: list[str]) -> Mapping[st
     return {name: _resolved(node, (name,), environ) for name, node in layer.items()}
 
 
-_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_REFERENCE = re.compile(r"(?<!\$)\$\{([^}]*)\}")
+_LITERAL = "$${"  # is a `${` that is meant
+_IN_KEYRING = "keyring:"  # is replaced when its server is started
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -47,6 +55,8 @@ def _replaced(node: Node, written: str, path: Steps, environ: Mapping[str, str])
     """A value made of a reference means what its text means, quoted or not: ports are numbers."""
     is_key = path[0] == "providers" and path[-1] == "api_key"
     for name in _REFERENCE.findall(written):
+        if name.startswith(_IN_KEYRING):
+            continue
         if not _VARIABLE.fullmatch(name):
             raise ConfigInvalid(
                 f"{node.origin}: {dotted(path)} has ${{{name}}}; only ${{NAME}} is replaced."
@@ -58,7 +68,10 @@ def _replaced(node: Node, written: str, path: Steps, environ: Mapping[str, str])
                 f"{node.origin}: {dotted(path)} needs the environment variable {name}, which is not"
                 " set. Set it, or write the value itself."
             )
-    text = _REFERENCE.sub(lambda found: environ[found[1]], written)
+    text = _REFERENCE.sub(lambda found: environ.get(found[1], found[0]), written)
+    text = text.replace(_LITERAL, "${")
+    if _REFERENCE.search(written) is None:
+        return replace(node, value=text, text=text)
     meant = nodes.resolve(text)
     return replace(node, value=text if meant is None else meant, text=text, reference=written)
 
