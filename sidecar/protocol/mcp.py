@@ -19,11 +19,12 @@ ServerState = Literal[
     "failed",
     "stopped",
 ]
+Transport = Literal["stdio", "http", "sse"]
 
 
 class McpServerStatus(Result):
     server: str
-    transport: Literal["stdio", "http"]
+    transport: Transport = Field(description="`sse` is HTTP as old servers speak it.")
     state: ServerState
     era: str | None = Field(description="The negotiated MCP version.")
     fingerprint: str
