@@ -195,6 +195,7 @@ class McpServerConfig(Section):
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     cwd: LocalPath | None = None
     url: Url | None = None
+    transport: Literal["auto", "http", "sse"] = "auto"
     headers: Headers = Field(default_factory=dict, repr=False)
     trusted: bool = False
     enabled: bool = True
@@ -209,6 +210,8 @@ class McpServerConfig(Section):
     def _complete(self) -> "McpServerConfig":
         if (self.command is None) == (self.url is None):
             raise ValueError("a server has either a command or a url")
+        if self.url is None and self.transport != "auto":
+            raise ValueError("transport is for a url; a command is spoken to over its pipes")
         return self
 
 

@@ -42,15 +42,16 @@ from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
 from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
-from sidecar.protocol.mcp import McpServerStatus, ServerState
+from sidecar.protocol.mcp import McpServerStatus, ServerState, Transport
 from sidecar.threads import load_modules, run_in_thread
 
 if TYPE_CHECKING:
     import ssl
 
-    from mcp.client import Transport
+    from mcp.client import Transport as SdkTransport
     from mcp_types import CallToolResult
 
+    from sidecar.mcp_host.http import Way
     from sidecar.mcp_host.session import Progress, Session
 
 log = structlog.get_logger()
@@ -70,7 +71,8 @@ FAILURES_S = 300.0
 STDERR_LINES = 20  # in an error
 SHOWN_BYTES = 128  # of a tool's name that is no good
 
-SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session")
+SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session", "sidecar.mcp_host.sse")
+NO_STREAMABLE_HTTP = frozenset((404, 405, 406))  # answers to a POST where only SSE is spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +122,7 @@ class McpServer:
         self._list_error: McpError | None = None
         self._era: str | None = None
         self._mode = "auto"
+        self._transport = self._configured_transport
         self._since = now()
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._attempts = 0
@@ -221,6 +224,7 @@ class McpServer:
         """From `starting` until nothing is left of it; says why it ended."""
         if self._ready_at is None:
             self._mode = "auto"
+            self._transport = self._configured_transport
         self._over = asyncio.Event()
         self._ready_at = None
         self._can_start = True
@@ -231,7 +235,7 @@ class McpServer:
                 if self.config.url is not None:
                     self._check_approved()
                     self._revealed = await revealed(self.name, self.config, self._reveal)
-                    return await self._http_life(self.config.url, give_back)
+                    return await self._url_life(self.config.url, give_back)
                 return await self._stdio_life(await self._resolved(), give_back)
             except McpNeedsApproval as error:
                 return error
@@ -322,25 +326,45 @@ class McpServer:
         )
         return failure, ended_itself
 
-    async def _http_life(self, url: str, give_back: Callable[[], None]) -> McpError:
+    async def _url_life(self, url: str, give_back: Callable[[], None]) -> McpError:
+        """Where the settings leave it open: streamable HTTP, and what came before it if not."""
         await load_modules(*SESSION_MODULES)
-        from sidecar.mcp_host.http import HttpWatch, http_transport
+        from sidecar.mcp_host.http import Way
 
         tls, proxy = await self._way_to(url)
+        way = Way(url, self._revealed.headers, tls, proxy)
+        failure, status = await self._url_session(way, give_back)
+        is_open = self.config.transport == "auto" and self._transport == "http"
+        if is_open and self._ready_at is None and status in NO_STREAMABLE_HTTP:
+            self._over = asyncio.Event()
+            self._transport = "sse"
+            guessed, _ = await self._url_session(way, give_back)
+            if self._ready_at is not None or isinstance(guessed, McpAuthRequired):
+                return guessed
+        return failure
+
+    async def _url_session(
+        self, way: "Way", give_back: Callable[[], None]
+    ) -> tuple[McpError, int | None]:
+        """Why it ended, and the last status that the server answered with."""
+        from sidecar.mcp_host.http import HttpWatch, http_transport
+        from sidecar.mcp_host.sse import sse_transport
+
         watch = HttpWatch(self._lose)
-        transport = http_transport(url, self._revealed.headers, watch, tls, proxy)
-        error = await self._serve(transport, give_back)
+        opened = sse_transport if self._transport == "sse" else http_transport
+        error = await self._serve(opened(way, watch), give_back)
         if isinstance(error, McpTimeout):
-            return diagnosis.silent(self.name, self._connect_timeout_s, ())
-        return diagnosis.http_failure(
+            return diagnosis.silent(self.name, self._connect_timeout_s, ()), watch.status
+        failure = diagnosis.http_failure(
             self.name,
-            url,
+            way.url,
             was_ready=self._ready_at is not None,
             status=watch.status,
             challenge=watch.challenge,
             fault=watch.fault,
             error=error,
         )
+        return failure, watch.status
 
     async def _way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
         try:
@@ -353,7 +377,7 @@ class McpServer:
             ) from error
 
     async def _serve(
-        self, transport: "Transport", give_back: Callable[[], None]
+        self, transport: "SdkTransport", give_back: Callable[[], None]
     ) -> Exception | None:
         """Connect and stay until the session is over. Returns the error that ended it, if any."""
         error: Exception | None = None
@@ -381,15 +405,16 @@ class McpServer:
         self._over.set()
 
     async def _connected(
-        self, transport: "Transport", stack: contextlib.AsyncExitStack
+        self, transport: "SdkTransport", stack: contextlib.AsyncExitStack
     ) -> "Session":
         from sidecar.mcp_host.session import connect
 
         self._changed.clear()
+        mode = "legacy" if self._transport == "sse" else self._mode  # no later MCP speaks it
         try:
             async with self._limit(self._connect_timeout_s):
                 return await stack.enter_async_context(
-                    connect(self.name, transport, self._mode, self._changed.set, self._tool_dropped)
+                    connect(self.name, transport, mode, self._changed.set, self._tool_dropped)
                 )
         except TimeoutError as error:
             raise McpTimeout("no answer", server=self.name) from error
@@ -451,6 +476,12 @@ class McpServer:
                 yield
         finally:
             self._deadline = None
+
+    @property
+    def _configured_transport(self) -> Transport:
+        if self.config.url is None:
+            return "stdio"
+        return "sse" if self.config.transport == "sse" else "http"
 
     @property
     def _connect_timeout_s(self) -> float:
@@ -530,7 +561,7 @@ class McpServer:
         return Snapshot(
             McpServerStatus(
                 server=self.name,
-                transport="stdio" if self.config.url is None else "http",
+                transport=self._transport,
                 state=state,
                 era=self._era,
                 fingerprint=self._fingerprint,

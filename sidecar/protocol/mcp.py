@@ -19,11 +19,12 @@ ServerState = Literal[
     "failed",
     "stopped",
 ]
+Transport = Literal["stdio", "http", "sse"]
 
 
 class McpServerStatus(Result):
     server: str
-    transport: Literal["stdio", "http"]
+    transport: Transport = Field(description="`sse` is HTTP as old servers speak it.")
     state: ServerState
     era: str | None = Field(description="The negotiated MCP version.")
     fingerprint: str
@@ -62,6 +63,9 @@ class ServerEntry(Inbound):
     env: dict[str, str | Masked] | None = Field(default=None, repr=False)
     cwd: str | None = Field(default=None, max_length=4096)
     url: str | None = Field(default=None, max_length=4096)
+    transport: Literal["auto", "http", "sse"] | None = Field(
+        default=None, description="Of a url; absent finds it out."
+    )
     headers: dict[str, str | Masked] | None = Field(default=None, repr=False)
     connect_timeout_s: float | None = Field(default=None, gt=0)
     call_timeout_s: float | None = Field(default=None, gt=0)

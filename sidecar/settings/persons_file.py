@@ -116,14 +116,14 @@ def _name_listed_servers(layer: dict[str, Node], notes: list[str]) -> None:
         name = entry.pop("name", None)
         if name is None or not isinstance(name.value, str) or name.value in named:
             raise ConfigInvalid(f"{item.origin}: a server in a list needs a `name` of its own.")
-        entry.pop("transport", None)
+        _name_transport(entry)
         if "timeout" in entry:
             entry["call_timeout_s"] = entry.pop("timeout")
         named[name.value] = replace(item, value=entry)
     mcp.value["servers"] = replace(servers, value=named)
     notes.append(
         f"{servers.origin}: mcp.servers as a list is an old shape; write a map from name to server,"
-        " without `name` and `transport`, and `call_timeout_s` for `timeout`."
+        " without `name`, and `call_timeout_s` for `timeout`."
     )
 
 
@@ -135,7 +135,8 @@ def _move_community_servers(layer: dict[str, Node], notes: list[str]) -> None:
         raise ConfigInvalid(f"{servers.origin}: mcpServers: a map from name to server is expected.")
     for name, server in servers.value.items():
         if isinstance(server.value, dict):
-            entry = {k: v for k, v in server.value.items() if k not in ("type", "transport")}
+            entry = dict(server.value)
+            _name_transport(entry)
             disabled = entry.get("disabled")
             if disabled is not None and isinstance(disabled.value, bool):
                 entry["enabled"] = replace(entry.pop("disabled"), value=not disabled.value)
@@ -144,6 +145,26 @@ def _move_community_servers(layer: dict[str, Node], notes: list[str]) -> None:
     notes.append(
         f"{servers.origin}: `mcpServers` is another program's shape; move it to mcp.servers."
     )
+
+
+_TRANSPORTS: Mapping[str, str | None] = {  # by what other programs call them, in small letters
+    "stdio": None,
+    "http": "http",
+    "streamablehttp": "http",
+    "sse": "sse",
+}
+
+
+def _name_transport(entry: dict[str, Node]) -> None:
+    """`type` or `transport` → our `transport`; what we do not know is left for validation."""
+    node = entry.pop("type", None)
+    node = entry.pop("transport", node)
+    if node is None or not isinstance(node.value, str):
+        return
+    plain = re.sub("[_-]", "", node.value.lower())
+    transport = _TRANSPORTS.get(plain, node.value)
+    if transport is not None:
+        entry["transport"] = replace(node, value=transport)
 
 
 def _put(layer: dict[str, Node], path: Steps, node: Node) -> None:
