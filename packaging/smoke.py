@@ -101,21 +101,18 @@ class Managed:
         assert self.process.stdin is not None
         self.process.stdin.close()
 
-    async def ended(self, left: int = 0) -> int:
-        """The exit code. Fails when it, or a process that it started, takes too long.
-
-        `left` processes may stay.
-        """
+    async def ended(self) -> int:
+        """The exit code. Fails when it, or a process that it started, takes too long."""
         assert self.process.stdout is not None
         try:
             async with asyncio.timeout(END_S + LAUNCHER_S):
                 code = await self.process.wait()
-                while len(self.place.processes()) > left:  # noqa: ASYNC110  # a stranger's end is no event
+                while self.place.processes():  # noqa: ASYNC110  # a stranger's end is no event
                     await asyncio.sleep(POLL_S)
         except TimeoutError:
             still = ", ".join(f"{one.pid} {one.name()}" for one in self.place.processes())
             raise Failure(f"{END_S + LAUNCHER_S:g} s later there still run: {still}.") from None
-        rest = b"" if left else await self.process.stdout.read()
+        rest = await self.process.stdout.read()
         check(not rest, f"stdout had more than the ready line: {rest!r}.")
         return code
 
@@ -197,7 +194,7 @@ async def leaves_no_process_when_its_launcher_is_killed(place: Place) -> None:
 
 
 async def ends_with_three_servers(place: Place) -> None:
-    """One that behaves, one with a process of its own, one deaf to EOF and SIGTERM."""
+    """One that behaves, one with a process of its own, one deaf as its child in another session."""
     took = [f"{name} {await _end_took(place, name, end):.1f} s" for name, end in ENDS.items()]
     print(f"    {', '.join(took)}", flush=True)
 
@@ -209,12 +206,9 @@ async def _end_took(place: Place, name: str, end: Callable[[Managed], Awaitable[
             await _until_ready(client, set(THREE_SERVERS))
         began = time.monotonic()
         expected = await end(sidecar)
-        deaf = 2 if name == "kill -9 of the program" else 0  # which nobody is left to end
-        code = await sidecar.ended(left=deaf)
+        code = await sidecar.ended()
         took = time.monotonic() - began
     check(code == expected, f"{name}: it ended with {code} and not with {expected}.")
-    for left in place.processes():
-        left.kill()
     return took
 
 

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from time import monotonic
 from uuid import uuid4
 
@@ -19,6 +20,7 @@ from sidecar.chat.runs import Defaults, Runs
 from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
 from sidecar.credentials import Credentials, Keyring, Vendor
 from sidecar.door_key import DoorKey
+from sidecar.errors import StorageError
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
@@ -37,10 +39,16 @@ from sidecar.server.openai_door import Door
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.conversations import Conversations
+from sidecar.store.database import Database
+from sidecar.store.history import History
+from sidecar.store.rows import recover
 from sidecar.store.rules import Rules
 
 DEMO_SERVER = "demo"
+DATABASE = "conversations.db"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
+TIDY_AFTER_S = 60.0  # nobody waits for it
+UNSHOWN_KEPT_S = 24 * 60 * 60.0  # what was sent and became no part of a message
 FIRST_HELLO_S = 0.25  # a hello comes within 50 ms of the line, or nobody is in a hurry
 
 log = structlog.get_logger()
@@ -75,6 +83,8 @@ class App:
     approvals: Approvals
     host: Host
     providers: Providers
+    attachments: Attachments
+    history: History
     default_model: str
     greeted: asyncio.Event
     """Set when a client has said hello for the first time."""
@@ -101,6 +111,10 @@ class App:
     async def _prepare(self) -> None:
         await self._first_hello()
         await self.providers.prepare(self.default_model)
+        await asyncio.sleep(TIDY_AFTER_S)
+        with suppress(StorageError):  # there is a next time
+            shown = await self.history.shown_attachments()
+            await self.attachments.delete_unshown(shown, UNSHOWN_KEPT_S)
 
     async def _first_hello(self) -> None:
         """Who waits for our line connects at once, and would wait for our imports as well."""
@@ -153,10 +167,15 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
     is_kept = config.storage.enabled and not world.demo  # trying it out leaves nothing behind
-    attachments = Attachments(world.folders.data / "attachments" if is_kept else None)
+    kept_in = Path(config.storage.path or world.folders.data) if is_kept else None
+    attachments = Attachments(None if kept_in is None else kept_in / "attachments")
+    database = Database(None if kept_in is None else kept_in / DATABASE, recover=recover)
+    conversations = Conversations(database, events.publish)
+    history = History(database, conversations, events.publish)
     host = Host(
         _servers(world),
         log_dir=log_dir,
+        notes_dir=world.folders.data / "mcp-running",
         network=network,
         save=attachments.save,
         emit=events.publish,
@@ -189,7 +208,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     async with asyncio.TaskGroup() as group:
         runs = Runs(
             group,
-            conversations=Conversations(),
+            conversations=conversations,
             models=providers,
             tools=host,
             approvals=approvals,
@@ -201,6 +220,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             instance=uuid4().hex,
             runs=runs,
             attachments=attachments,
+            history=history,
             approvals=approvals,
             host=host,
             providers=providers,
@@ -238,6 +258,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             approvals=approvals,
             host=host,
             providers=providers,
+            attachments=attachments,
+            history=history,
             default_model=config.chat.model,
             greeted=services.greeted,
         )
@@ -247,6 +269,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             yield app
         finally:
             await app.close(lifetime.reason)
+            await conversations.close()
+            await database.close()
             attachments.close()
 
 
@@ -276,4 +300,11 @@ def _servers(world: World) -> Mapping[str, McpServerConfig]:
 
 def _defaults(chat: ChatConfig) -> Defaults:
     params = Params(temperature=chat.temperature, top_p=chat.top_p, max_tokens=chat.max_tokens)
-    return Defaults(chat.model, chat.system_prompt, params, chat.max_steps)
+    return Defaults(
+        model=chat.model,
+        system_prompt=chat.system_prompt,
+        params=params,
+        max_steps=chat.max_steps,
+        has_model_titles=chat.titles == "model",
+        compact_at=chat.compact_at,
+    )

@@ -53,7 +53,7 @@ def claim(folder: Path) -> None:
     began = processes.started_at(program), processes.started_at(launcher)
     if began[0] is None or began[1] is None:
         return  # then nobody can prove it later
-    owner = Owner(program, began[0], launcher, began[1], _world())
+    owner = Owner(program, began[0], launcher, began[1], processes.world())
     with suppress(OSError):  # a full disk: the folder is left to whoever cleans up there
         handle = os.open(folder / OWNER, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(handle, "w") as target:
@@ -80,7 +80,7 @@ def _is_left(folder: Path) -> bool:
         owner = _read_owner(folder / OWNER)
     except (OSError, ValueError, LookupError, TypeError):
         return False  # somebody else's, or of one that is only starting
-    if owner is None or owner.world != _world():
+    if owner is None or owner.world != processes.world():
         return False
     return not (
         processes.is_running(owner.program, owner.program_began)
@@ -122,11 +122,3 @@ def _remove(folder: Path) -> None:
                 os.unlink(each.path)
         os.unlink(folder / OWNER)
         folder.rmdir()
-
-
-def _world() -> str:
-    """The numbers of processes are those of a namespace, where a system has such."""
-    try:
-        return os.readlink("/proc/self/ns/pid")
-    except OSError:
-        return ""

@@ -57,7 +57,7 @@ EXIT_CODES: dict[type[SidecarError], int] = {
 }
 
 
-COMMANDS = ("serve", "chat", "keys", "config", "mcp", "door", "doctor", "schema")
+COMMANDS = ("serve", "chat", "keys", "config", "mcp", "conversations", "door", "doctor", "schema")
 BROWSER_S = 5.0  # a browser of the desktop is there by then; one in the terminal stays
 DEMO_SERVER = "demo-server"  # the demo's MCP server, which we start ourselves
 
@@ -227,6 +227,30 @@ def _parser() -> argparse.ArgumentParser:
     logs = mcp.add_parser("logs", parents=[settings, demo], help="a server's last lines of stderr")
     logs.add_argument("server")
     logs.set_defaults(run=_mcp_logs)
+
+    said = commands.add_parser("conversations", help="what was said before").add_subparsers(
+        title="commands", metavar="COMMAND", required=True
+    )
+    listed = said.add_parser("list", parents=[settings], help="the newest, the pinned ones first")
+    listed.add_argument("--limit", type=int, default=20, metavar="N")
+    listed.add_argument("--archived", action="store_true", help="the archived ones instead")
+    listed.set_defaults(run=_conversations_list)
+    search = said.add_parser("search", parents=[settings], help="those in which words were said")
+    search.add_argument("words", metavar="WORDS", nargs="+")
+    search.set_defaults(run=_conversations_search)
+    export = said.add_parser("export", parents=[settings], help="write them to stdout")
+    export.add_argument("ids", metavar="ID", nargs="*", help="all of them where none is named")
+    export.add_argument("--format", choices=("markdown", "json"), default="markdown")
+    export.set_defaults(run=_conversations_export)
+    imported = said.add_parser(
+        "import", parents=[settings], help="read an export of ours, of ChatGPT or of Claude"
+    )
+    imported.add_argument("file", metavar="FILE")
+    imported.set_defaults(run=_conversations_import)
+    delete = said.add_parser("delete", parents=[settings], help="delete them, and their files")
+    delete.add_argument("ids", metavar="ID", nargs="*")
+    delete.add_argument("--all", action="store_true", help="every conversation there is")
+    delete.set_defaults(run=_conversations_delete)
 
     door = commands.add_parser("door", help="for apps that speak OpenAI's HTTP API")
     door_key = door.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
@@ -710,6 +734,59 @@ async def _with_client(
     found = _own_sidecar(arguments, *answers) if running is None else _client_of(running, *answers)
     async with found as client:
         return await run(client)
+
+
+# ---- conversations --------------------------------------------------------------------------
+
+
+def _conversations_list(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal_history import print_conversations
+
+    return asyncio.run(
+        _with_client(
+            arguments,
+            lambda client: print_conversations(
+                client, arguments.limit, archived=arguments.archived
+            ),
+        )
+    )
+
+
+def _conversations_search(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal_history import search
+
+    words = " ".join(arguments.words)
+    return asyncio.run(_with_client(arguments, lambda client: search(client, words)))
+
+
+def _conversations_export(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal_history import export
+
+    ids = tuple(arguments.ids)
+    return asyncio.run(
+        _with_client(arguments, lambda client: export(client, ids, arguments.format))
+    )
+
+
+def _conversations_import(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal_history import import_file
+
+    try:
+        data = Path(arguments.file).read_bytes()
+    except OSError as error:
+        raise ConfigInvalid(f"{arguments.file} cannot be read: {error.strerror}.") from error
+    return asyncio.run(_with_client(arguments, lambda client: import_file(client, data)))
+
+
+def _conversations_delete(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal_history import delete
+
+    ids = tuple(arguments.ids)
+    if arguments.all == bool(ids):
+        raise ConfigInvalid("Name the conversations to delete, or --all for every one.")
+    return asyncio.run(
+        _with_client(arguments, lambda client: delete(client, ids, everything=arguments.all))
+    )
 
 
 # ---- door -----------------------------------------------------------------------------------

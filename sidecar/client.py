@@ -14,8 +14,7 @@ import copy
 import itertools
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from functools import partial
+from collections.abc import AsyncIterator, Callable, Iterable
 from io import BytesIO
 from typing import Any, Protocol, TypeVar, cast, get_args
 
@@ -40,6 +39,8 @@ from sidecar.protocol.chat import (
     Chat,
     ChatPayload,
     ChatResult,
+    Regenerate,
+    RegeneratePayload,
     Resume,
     ResumePayload,
 )
@@ -137,7 +138,7 @@ async def connect(
         if session is None:
             session = await stack.enter_async_context(aiohttp.ClientSession())
         socket = await _open(session, url, token, timeout_s)
-        client = Client(socket, on_frame, partial(_upload, session, url, token))
+        client = Client(socket, on_frame, _Files(session, url, token))
         reader = asyncio.create_task(client._read(), name="client reader")
         try:
             if not basic:
@@ -195,22 +196,38 @@ async def _open(
         raise CannotConnect(f"Nothing answers at {url}: {error}.") from error
 
 
-async def _upload(
-    session: aiohttp.ClientSession, url: str, token: str, data: bytes, name: str
-) -> AttachmentsCreateResult:
-    address = URL(url.replace("ws", "http", 1)).with_path("/api/attachments")
-    headers = {"Authorization": f"Bearer {token}"}
-    try:
-        async with session.post(
-            address, params={"name": name}, data=BytesIO(data), headers=headers
-        ) as response:
-            answer = await response.json()
-    except (aiohttp.ClientError, OSError, ValueError) as error:
-        raise CannotConnect(f"The file could not be sent to {address}: {error}.") from error
-    if response.status != 200:
-        refusal = _read_as(Refusal, answer)
-        raise ServerError(refusal.error, refusal.error_info)
-    return _read_as(AttachmentsCreateResult, answer)
+class _Files:
+    """Attachments, which go over HTTP, since they do not fit a frame."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str, token: str) -> None:
+        self._session = session
+        self._address = URL(url.replace("ws", "http", 1)).with_path("/api/attachments")
+        self._headers = {"Authorization": f"Bearer {token}"}
+
+    async def send(self, data: bytes, query: dict[str, str]) -> AttachmentsCreateResult:
+        sending = self._session.post(
+            self._address, params=query, data=BytesIO(data), headers=self._headers
+        )
+        return _read_as(AttachmentsCreateResult, json.loads(await self._body(sending)))
+
+    async def fetch(self, attachment_id: str) -> bytes:
+        return await self._body(
+            self._session.get(self._address / attachment_id, headers=self._headers)
+        )
+
+    async def _body(
+        self, request: contextlib.AbstractAsyncContextManager[aiohttp.ClientResponse]
+    ) -> bytes:
+        try:
+            async with request as response:
+                body = await response.read()
+                refusal = await response.json() if response.status != 200 else None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise CannotConnect(f"{self._address} cannot be reached: {error}.") from error
+        if refusal is not None:
+            refused = _read_as(Refusal, refusal)
+            raise ServerError(refused.error, refused.error_info)
+        return body
 
 
 class Run:
@@ -332,12 +349,12 @@ class Client:
         self,
         socket: aiohttp.ClientWebSocketResponse,
         on_frame: Callable[[JsonObject], None] | None,
-        upload: "Callable[[bytes, str], Awaitable[AttachmentsCreateResult]]",
+        files: _Files,
     ) -> None:
         self.hello: HelloResult | None = None  # None in basic mode
         self._socket = socket
         self._on_frame = on_frame
-        self._upload = upload
+        self._files = files
         self._numbers = itertools.count(1)
         self._waiting: dict[str, Run | _Answer] = {}
         self._events: deque[EventModel] = deque(maxlen=EVENTS_KEPT)
@@ -367,7 +384,22 @@ class Client:
 
         Returns its attachment_id. Raises ServerError and CannotConnect.
         """
-        return (await self._upload(data, name)).attachment_id
+        return (await self._files.send(data, {"name": name})).attachment_id
+
+    async def send_import(self, data: bytes) -> str:
+        """Send a file for `conversations.import`. Returns and raises as `attach`."""
+        return (await self._files.send(data, {"for": "import"})).attachment_id
+
+    async def fetch(self, attachment_id: str) -> bytes:
+        """The bytes of an attachment. Raises ServerError and CannotConnect."""
+        return await self._files.fetch(attachment_id)
+
+    async def regenerate(self, message_id: str, **fields: JsonValue) -> Run:
+        """Answer once more, with the fields of RegeneratePayload."""
+        run = Run(self._next_id())
+        asked = RegeneratePayload.model_validate({"message_id": message_id, **fields})
+        await self._send(Regenerate, asked, run)
+        return run
 
     async def resume(self, run_id: str, after_seq: int = -1) -> Run:
         """Follow a run that this or another connection started, from after `after_seq`."""

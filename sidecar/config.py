@@ -156,6 +156,8 @@ class ChatConfig(Section):
     top_p: Annotated[float, Field(ge=0, le=1)] | None
     max_tokens: Annotated[int, Field(gt=0)] | None
     max_steps: Annotated[int, Field(gt=0, le=1000)]
+    titles: Literal["model", "words"]
+    compact_at: Annotated[float, Field(ge=0.1, le=0.95)] | None
     max_retries: Annotated[int, Field(ge=0, le=10)]
 
 
@@ -174,6 +176,7 @@ class ProviderConfig(Section):
     api_key: str | None = Field(default=None, repr=False)
     headers: Headers = Field(default_factory=dict, repr=False)
     api: Literal["responses", "chat"] | None = None
+    context: int | None = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _complete(self) -> "ProviderConfig":

@@ -26,7 +26,13 @@ import aiohttp
 from sidecar import __version__
 from sidecar.config import Loaded, McpServerConfig, ProviderConfig, is_loopback
 from sidecar.credentials import Credentials, Keyring, KeyStatus
-from sidecar.errors import KeyringUnavailable, LocalServerDown, ProviderTimeout, SidecarError
+from sidecar.errors import (
+    KeyringUnavailable,
+    LocalServerDown,
+    ProviderTimeout,
+    SidecarError,
+    StorageError,
+)
 from sidecar.log import FILE_NAME
 from sidecar.paths import Folders
 from sidecar.protocol.mcp import McpServerStatus, ServerState
@@ -65,6 +71,7 @@ class Patient:
     keyring: Keyring
     credentials: Credentials
     test_provider: Callable[[str], Awaitable[ProvidersTestResult]]
+    count_conversations: Callable[[], Awaitable[int]]
     servers_settled: Callable[[], Awaitable[None]]
     servers: Callable[[], Sequence[McpServerStatus]]
 
@@ -80,6 +87,7 @@ async def examine(patient: Patient, limit_s: float = EXAMINATION_S) -> Diagnosti
             group.create_task(check)
             for check in (
                 _in_time("folder", run_in_thread(place, "look at the folders"), give_up_at),
+                _in_time("conversations", _conversations(patient), give_up_at),
                 _keys_and_providers(patient, give_up_at),
                 _in_time("command", run_in_thread(commands, "look for commands"), give_up_at),
                 _mcp_servers(patient, give_up_at),
@@ -181,6 +189,14 @@ def _settings(settings: Loaded) -> list[Finding]:
         _found("ok", "settings", f"{settings.file} {state}."),
         *(_found("warning", "settings", note) for note in settings.notes),
     ]
+
+
+async def _conversations(patient: Patient) -> list[Finding]:
+    try:
+        count = await patient.count_conversations()
+    except StorageError as error:
+        return [_failed("broken", "conversations", error)]
+    return [_found("ok", "conversations", f"{count:,} are kept.")]
 
 
 def _folders(folders: Folders) -> list[Finding]:

@@ -7,7 +7,7 @@
     │   ├── BadRequest, InvalidJson, UnknownAction, UnsupportedProtocol, HelloRequired
     │   ├── NotFound, Conflict, Busy, Overloaded, DuplicateRequest
     │   └── AttachmentTooLarge, UnsupportedMedia
-    ├── KeyringUnavailable, StorageError: StorageFull
+    ├── KeyringUnavailable, StorageError: StorageFull, StorageCorrupt, StorageNewer
     ├── ProviderError                                   a model's vendor, or the way to it
     │   ├── KeyMissing, KeyRejected, QuotaExhausted, RateLimited, ProviderOverloaded
     │   ├── ProviderFailed, ProviderBadResponse, ModelNotFound, ModelNoTools
@@ -76,6 +76,14 @@ class StorageError(SidecarError):
 
 class StorageFull(StorageError):
     code = "storage_full"
+
+
+class StorageCorrupt(StorageError):
+    code = "storage_corrupt"
+
+
+class StorageNewer(StorageError):
+    code = "storage_newer"
 
 
 class Refused(SidecarError):

@@ -53,6 +53,13 @@ class Price(Value):
     currency: str = "USD"
 
 
+class Context(Value):
+    """How full a model's window was after a step."""
+
+    used: int = Field(description="Tokens of the request and of the answer.")
+    limit: int | None = optional("Tokens that the window has.")
+
+
 class Usage(Value):
     """Tokens, counted alike for every vendor."""
 
@@ -61,6 +68,7 @@ class Usage(Value):
     cached: int = Field(default=0, description="Input tokens read from the vendor's cache.")
     reasoning: int = Field(default=0, description="Output tokens spent on reasoning.")
     cost: Cost | None = optional("What it cost, where that is known.")
+    context: Context | None = optional("The model's window after it, where the vendor counts.")
 
     def __add__(self, other: "Usage") -> "Usage":
         return Usage(
@@ -69,6 +77,7 @@ class Usage(Value):
             cached=self.cached + other.cached,
             reasoning=self.reasoning + other.reasoning,
             cost=_sum(self.cost, other.cost),
+            context=other.context or self.context,
         )
 
 
@@ -100,6 +109,13 @@ class TextPart(Value):
 class ReasoningPart(Value):
     type: Literal["reasoning"] = "reasoning"
     text: str = Field(description="Empty where the vendor keeps it to itself.")
+
+
+class SummaryPart(Value):
+    """Stands for everything before it, in what a model is shown; people still have all of it."""
+
+    type: Literal["summary"] = "summary"
+    text: str
 
 
 class ImagePart(Value):
@@ -206,7 +222,8 @@ Part = Annotated[
     | ImagePart
     | FilePart
     | CitationPart
-    | ProviderItemPart,
+    | ProviderItemPart
+    | SummaryPart,
     Field(discriminator="type"),
 ]
 
@@ -241,6 +258,7 @@ class Message(Value):
     error: str | None = optional("Why it ended early, for a person.")
     error_info: ErrorInfo | None = optional("Why it ended early, for a program.")
     created_at: str = Field(description="RFC 3339, UTC.")
+    truncated: bool | None = optional("True when its beginning is left out, to fit a frame.")
     vendor_content: SkipValidation[tuple[VendorContent, ...]] = Field(
         default=(), exclude=True, repr=False
     )
@@ -254,6 +272,11 @@ class Message(Value):
         """The images and files that it shows, and the images that its tools gave."""
         return tuple(_attached(self.parts))
 
+    @property
+    def attachment_ids(self) -> frozenset[str]:
+        """All that it names, in its parts and in the results of its tools."""
+        return frozenset(_attachment_ids(self.parts))
+
 
 def _attached(parts: "tuple[Part, ...]") -> "Iterator[ImagePart | FilePart]":
     for part in parts:
@@ -263,6 +286,16 @@ def _attached(parts: "tuple[Part, ...]") -> "Iterator[ImagePart | FilePart]":
             for block in part.content or ():
                 if block.type == "image" and block.attachment_id:
                     yield ImagePart(attachment_id=block.attachment_id, mime=block.mime)
+
+
+def _attachment_ids(parts: "tuple[Part, ...]") -> "Iterator[str]":
+    for part in parts:
+        if part.type == "image" or part.type == "file":
+            yield part.attachment_id
+        elif part.type == "tool_result":
+            for block in part.content or ():
+                if block.type != "text" and block.type != "link" and block.attachment_id:
+                    yield block.attachment_id
 
 
 class Hints(Value):

@@ -1,24 +1,42 @@
-"""Other processes of this machine: when one began, and when it ends.
+"""Other processes of this machine: when one began, when it ends, and who comes from it.
 
 A number alone names no process, since numbers are used again: a number and a beginning do. Asks
 each system in its own way: /proc and pidfd on Linux, libproc and kqueue on macOS, handles on
 Windows. Starts and stops none.
 """
 
+import contextlib
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Container, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 POLL_S = 1.0  # where the kernel cannot tell us of an end
 SAME_S = 2.0  # two readings of one beginning may differ by as much as the clock was corrected
 
 
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    pid: int
+    name: str
+    parent: int
+    session: int
+
+
 def is_running(pid: int, since: float) -> bool:
     """Whether the process that began `since` (seconds since the epoch) is still running."""
     began = started_at(pid)
     return began is not None and abs(began - since) <= SAME_S
+
+
+def world() -> str:
+    """In which the numbers mean these processes: a namespace, where a system has such."""
+    try:
+        return os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return ""
 
 
 def watch(pid: int) -> Callable[[], None]:
@@ -83,19 +101,39 @@ elif sys.platform == "darwin":
 
     _BSD_INFO = 3  # PROC_PIDTBSDINFO
     _BSD_INFO_BYTES = 136  # struct proc_bsdinfo, which ends with the beginning
+    _PARENT = struct.Struct("=I")
+    _PARENT_AT = 16
+    _NAME = slice(48, 64)
     _BEGINNING = struct.Struct("=QQ")  # seconds and microseconds since the epoch
+    _SPARE = 64  # processes that begin while we count them
 
     def started_at(pid: int) -> float | None:
         """Seconds since the epoch; None when no such process is running."""
+        info = _info(pid)
+        if info is None:
+            return None
+        seconds, microseconds = _BEGINNING.unpack_from(info, _BSD_INFO_BYTES - _BEGINNING.size)
+        return float(seconds + microseconds / 1e6)
+
+    def _info(pid: int) -> bytes | None:
         info = ctypes.create_string_buffer(_BSD_INFO_BYTES)
         libproc = ctypes.CDLL("/usr/lib/libproc.dylib")
         size = libproc.proc_pidinfo(
             pid, _BSD_INFO, ctypes.c_uint64(0), info, ctypes.c_int(_BSD_INFO_BYTES)
         )
-        if size != _BSD_INFO_BYTES:
-            return None
-        seconds, microseconds = _BEGINNING.unpack_from(info, _BSD_INFO_BYTES - _BEGINNING.size)
-        return float(seconds + microseconds / 1e6)
+        return info.raw if size == _BSD_INFO_BYTES else None
+
+    def _all() -> Iterator[_Seen]:
+        libproc = ctypes.CDLL("/usr/lib/libproc.dylib")
+        pids = (ctypes.c_int * (libproc.proc_listallpids(None, 0) + _SPARE))()
+        count = libproc.proc_listallpids(pids, ctypes.c_int(ctypes.sizeof(pids)))
+        for pid in pids[: max(count, 0)]:
+            info = _info(pid)
+            if info is not None:  # else it is another person's, or has ended
+                parent = _PARENT.unpack_from(info, _PARENT_AT)[0]
+                name = info[_NAME].partition(b"\0")[0].decode(errors="replace")
+                with contextlib.suppress(OSError):
+                    yield _Seen(pid, name, parent, os.getsid(pid))
 
     def _watch(pid: int) -> Callable[[], None]:
         queue = select.kqueue()
@@ -111,20 +149,30 @@ elif sys.platform == "darwin":
 else:
     import select
 
-    _STATE, _STARTED = 0, 19  # of the fields after the name, which may have blanks in it
+    _NAME, _STATE, _PARENT, _SESSION, _STARTED = 0, 1, 2, 4, 20  # without the pid itself
 
     def started_at(pid: int) -> float | None:
         """Seconds since the epoch; None when no such process is running."""
-        try:
-            line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
-        except OSError:
-            return None
-        fields = line.rpartition(")")[2].split()
-        if fields[_STATE] in "ZX":
+        fields = _stat(pid)
+        if fields is None or fields[_STATE] in "ZX":
             return None  # dead; its parent has not looked yet
         since_boot_s = int(fields[_STARTED]) / os.sysconf("SC_CLK_TCK")
         age_s = time.clock_gettime(time.CLOCK_BOOTTIME) - since_boot_s
         return time.time() - age_s
+
+    def _stat(pid: int) -> list[str] | None:
+        try:
+            line = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+        except OSError:
+            return None
+        head, _, fields = line.rpartition(")")
+        return [head.partition("(")[2], *fields.split()]
+
+    def _all() -> Iterator[_Seen]:
+        for pid in os.listdir("/proc"):
+            if pid.isdecimal() and (fields := _stat(int(pid))) is not None:
+                parent, session = int(fields[_PARENT]), int(fields[_SESSION])
+                yield _Seen(int(pid), fields[_NAME], parent, session)
 
     def _watch(pid: int) -> Callable[[], None]:
         try:
@@ -145,3 +193,27 @@ else:
         began = started_at(pid)
         while began is not None and is_running(pid, began):
             time.sleep(POLL_S)
+
+
+if sys.platform != "win32":
+
+    def family(pid: int, spare: Container[str]) -> set[int]:
+        """All that come from this process, and who else is in the session that it began.
+
+        Whoever has lost its parent is known by the session alone, and not at all in another. Those
+        whose names are to be spared are, with all that come from them.
+        """
+        children: dict[int, list[_Seen]] = {}
+        waiting: list[_Seen] = []
+        for one in _all():
+            children.setdefault(one.parent, []).append(one)
+            if one.session == pid and one.pid != pid:
+                waiting.append(one)
+        waiting += children.get(pid, [])
+        found: set[int] = set()
+        while waiting:
+            one = waiting.pop()
+            if one.pid not in found and one.name not in spare:
+                found.add(one.pid)
+                waiting += children.get(one.pid, [])
+        return found

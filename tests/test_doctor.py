@@ -18,7 +18,7 @@ from sidecar.app import World, open_credentials
 from sidecar.config import Loaded
 from sidecar.credentials import Keyring
 from sidecar.doctor import BROKEN, Patient, examine, run
-from sidecar.errors import ConfigInvalid, SidecarError
+from sidecar.errors import ConfigInvalid, SidecarError, StorageCorrupt, StorageError
 from sidecar.messages import ErrorInfo
 from sidecar.protocol.mcp import McpServerStatus, ServerState
 from sidecar.protocol.program import DiagnosticsResult, Finding
@@ -43,6 +43,7 @@ class Practice:
     servers: Sequence[McpServerStatus] = ()
     test: Callable[[str], Awaitable[ProvidersTestResult]] | None = None
     settled: asyncio.Event | None = None
+    storage: StorageError | None = None
     tested: list[str] = field(default_factory=list)
 
     @cached_property
@@ -57,6 +58,11 @@ class Practice:
             self.tested.append(name)
             return await self.test(name) if self.test else answers(name)
 
+        async def count() -> int:
+            if self.storage is not None:
+                raise self.storage
+            return 3
+
         async def settle() -> None:
             if self.settled is not None:
                 await self.settled.wait()
@@ -67,6 +73,7 @@ class Practice:
             keyring=self.keyring,
             credentials=open_credentials(sections, self.keyring, self.environ, redact_value),
             test_provider=test,
+            count_conversations=count,
             servers_settled=settle,
             servers=lambda: self.servers,
         )
@@ -96,6 +103,7 @@ def server(state: ServerState, error: str | None = None) -> McpServerStatus:
         era=None,
         fingerprint="f",
         error=error,
+        warnings=(),
         tools=4,
         since="2026-01-01T00:00:00.000+00:00",
     )
@@ -500,3 +508,18 @@ async def test_an_address_that_this_machine_has_not_is_broken(command: Command) 
     code, finding = await command.run_at(8000, host="192.0.2.1")
 
     assert (code, finding.status) == (BROKEN, "broken")
+
+
+async def test_conversations_that_cannot_be_read_are_broken_and_it_says_what_to_do(
+    practice: Practice,
+) -> None:
+    well = await practice.examined()
+    practice.storage = StorageCorrupt("They are damaged. Move them away.")
+
+    ill = await practice.examined()
+
+    [kept] = [item for item in well.items if item.area == "conversations"]
+    [broken] = [item for item in ill.items if item.area == "conversations"]
+    assert (kept.status, kept.text) == ("ok", "3 are kept.")
+    assert (broken.status, broken.code) == ("broken", "storage_corrupt")
+    assert "Move them away." in broken.text

@@ -39,11 +39,18 @@ class Draft:
         self._unanswered: dict[str, ToolCallPart] = {}
         self._vendor_content: list[VendorContent] = []
         self._step_first = 0
+        self._told_parts = 0  # by `gained`, and of the last one so many characters
+        self._told_chars = 0
 
     def begin_step(self) -> None:
         """The model is asked; what is added from now on is its answer."""
         self._close_part()
         self._step_first = len(self._parts)
+
+    @property
+    def has_step_begun(self) -> bool:
+        """Something came since the model was asked last."""
+        return bool(self._open or self._pieces or len(self._parts) > self._step_first)
 
     def add_verbatim(self, format: str, content: JsonValue) -> None:
         """What was said in this step, in the words of its vendor."""
@@ -76,6 +83,29 @@ class Draft:
         self._close_part()
         self._parts.append(result)
         del self._unanswered[result.tool_call_id]
+
+    def gained(self) -> list[tuple[int, Part]]:
+        """What came since this was asked last: parts with their places in the message.
+
+        The first may go on with the last one of before; it has the same place then.
+        """
+        self._close_part()
+        news: list[tuple[int, Part]] = []
+        last_told = self._told_parts - 1
+        for place, part in enumerate(self._parts[max(last_told, 0) :], max(last_told, 0)):
+            if place == last_told:
+                if _chars(part) == self._told_chars:
+                    continue
+                assert isinstance(part, TextPart | ReasoningPart)
+                part = type(part)(text=part.text[self._told_chars :])
+            news.append((place, part))
+        self._told_parts = len(self._parts)
+        self._told_chars = _chars(self._parts[-1]) if self._parts else 0
+        return news
+
+    def beginning(self) -> Message:
+        """The message as it was before its first part."""
+        return self.message("streaming").model_copy(update={"parts": (), "usage": None})
 
     def has_call(self, tool_call_id: str) -> bool:
         return tool_call_id in self._calls
@@ -125,18 +155,6 @@ class Draft:
         self._pieces.clear()
 
 
-def newest_parts(message: Message, max_bytes: int) -> tuple[Message, bool]:
-    """The message with as many of its last parts as fit, and whether all of them did."""
-    kept: list[Part] = []
-    left = max_bytes
-    for part in reversed(message.parts):
-        size = len(part.model_dump_json().encode())
-        if size <= left:
-            kept.append(part)
-            left -= size
-            continue
-        tail_chars = left // 6  # a character is six bytes of JSON at worst
-        if isinstance(part, TextPart | ReasoningPart) and tail_chars:
-            kept.append(type(part)(text=part.text[-tail_chars:]))
-        return message.model_copy(update={"parts": tuple(reversed(kept))}), False
-    return message, True
+def _chars(part: Part) -> int:
+    """How long it is, of what may grow."""
+    return len(part.text) if isinstance(part, TextPart | ReasoningPart) else 0

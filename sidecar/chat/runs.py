@@ -7,26 +7,29 @@ was shown is appended to its conversation before that.
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Protocol
 from uuid import uuid4
 
 import structlog
 
 from sidecar.chat.approvals import Approvals, Asking
-from sidecar.chat.base import Attachments, ToolSource
-from sidecar.chat.draft import Draft, newest_parts
-from sidecar.chat.log import Failed, RunLog, Waker
-from sidecar.chat.turn import PIECE_CHARS, Plan, Turn
+from sidecar.chat.base import Attachments, Models, ToolSource
+from sidecar.chat.draft import Draft
+from sidecar.chat.log import Failed
+from sidecar.chat.retries import Retries
+from sidecar.chat.run import Run, question_of, result, started
+from sidecar.chat.turn import Plan, Turn
+from sidecar.chat.upkeep import Upkeep
 from sidecar.errors import (
     BadRequest,
     Busy,
-    DuplicateRequest,
     NotFound,
     Overloaded,
     SidecarError,
+    StorageError,
     UnsupportedMedia,
 )
 from sidecar.messages import (
@@ -38,38 +41,30 @@ from sidecar.messages import (
     TextPart,
     Tool,
     Usage,
-    now,
 )
-from sidecar.protocol.base import FRAME_BYTES_OUT, RUNS, WAITING_TURNS
+from sidecar.protocol.base import RUNS, WAITING_TURNS
 from sidecar.protocol.chat import (
     AttachmentPart,
     ChatPayload,
-    ChatResult,
+    RegeneratePayload,
     RunInfo,
     RunsEnded,
     RunsStarted,
 )
 from sidecar.protocol.chat import Params as ChatParams
-from sidecar.protocol.chunks import SnapshotChunk, SnapshotMetadata
+from sidecar.protocol.chunks import NoticeChunk, NoticeMetadata
 from sidecar.protocol.events import Event
-from sidecar.protocol.frames import Started, StartedMetadata, error_info
+from sidecar.protocol.frames import error_info
 from sidecar.providers.base import Params, Provider
-from sidecar.store.conversations import Conversations
+from sidecar.store.conversations import Conversations, Settings
+from sidecar.store.rows import Progress, Retry
 
+SAVE_S = 0.4  # so old may be what a crash takes away of an answer, and 0.1 to write it
 KEPT_AFTER_END_S = 15 * 60  # so long can a run be resumed that has ended
-SNAPSHOT_BYTES = FRAME_BYTES_OUT // 2
-RETRY_KEY_S = 24 * 60 * 60
 IMAGES = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
 DOCUMENTS = frozenset(("application/pdf", "text/plain"))
 
 log = structlog.get_logger()
-
-
-class Models(Protocol):
-    """Where a run's model comes from."""
-
-    def open(self, model: str) -> tuple[Provider, str]:
-        """`provider/model` → its provider and the vendor's own id. Raises SidecarError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,78 +75,9 @@ class Defaults:
     system_prompt: str | None
     params: Params
     max_steps: int
-
-
-class Run:
-    """One turn and its log. Only Runs makes and ends one."""
-
-    def __init__(
-        self,
-        conversation_id: str,
-        chat: ChatPayload,
-        model: str,
-        *,
-        ends_alone: bool,
-        is_kept: bool = True,
-    ) -> None:
-        self.run_id = uuid4().hex
-        self.conversation_id = conversation_id
-        self.chat = chat
-        self.model = model
-        self.user_message_id = uuid4().hex
-        self.message_id = uuid4().hex
-        self.log = RunLog()
-        self.ended = asyncio.Event()
-        self.turn: Turn | None = None
-        self.answer: Message | None = None  # once it has ended
-        self.is_kept = is_kept  # in its conversation, and here for those who resume it
-        self._ends_alone = ends_alone  # when its last follower leaves
-        self._driver: asyncio.Task[None] | None = None
-        self._is_cancelled = False
-
-    @property
-    def info(self) -> RunInfo:
-        return RunInfo(
-            run_id=self.run_id,
-            conversation_id=self.conversation_id,
-            seq=self.log.next_seq - 1,
-            state="ended" if self.ended.is_set() else "running",
-        )
-
-    def snapshot(self) -> SnapshotChunk:
-        """The message so far; stands for every entry up to its seq, the terminal one excepted."""
-        assert self.turn is not None  # a log that has lost entries has had a turn
-        message = self.answer or self.turn.draft.message("streaming")
-        message, is_whole = newest_parts(message, SNAPSHOT_BYTES)
-        metadata = SnapshotMetadata(
-            message=message,
-            seq=self.log.next_seq - (2 if self.ended.is_set() else 1),
-            truncated=None if is_whole else True,
-        )
-        return SnapshotChunk(metadata=metadata)
-
-    def follow(self, waker: Waker) -> None:
-        self.log.watch(waker)
-
-    def unfollow(self, waker: Waker) -> None:
-        self.log.unwatch(waker)
-        if not self.log.watchers and self._ends_alone:
-            self.cancel()
-
-    def cancel(self) -> bool:
-        """False when it has ended, or is ending, already."""
-        if self._is_cancelled or self.ended.is_set():
-            return not self.ended.is_set()
-        self._is_cancelled = True
-        if self._driver is not None:
-            self._driver.cancel()
-        return True
-
-    def driven_by(self, driver: asyncio.Task[None] | None) -> None:
-        """Whom to cancel. A cancel that came before the task's first step is given to it now."""
-        self._driver = driver
-        if driver is not None and self._is_cancelled:
-            driver.cancel()
+    has_model_titles: bool
+    compact_at: float | None
+    """Of a model's window."""
 
 
 class Runs:
@@ -177,7 +103,15 @@ class Runs:
         self._publish = publish
         self._runs: dict[str, Run] = {}
         self._queues: dict[str, list[Run]] = {}  # by conversation; the first one runs
-        self._retries: dict[str, tuple[bytes, Run]] = {}
+        self._retries = Retries(conversations)
+        self._upkeep = Upkeep(
+            conversations,
+            models,
+            compact_at=defaults.compact_at,
+            has_model_titles=defaults.has_model_titles,
+        )
+        self._entitling: set[asyncio.Task[None]] = set()
+        self._saving: asyncio.Task[None] | None = None
         self._closing = False
 
     async def start(
@@ -190,23 +124,62 @@ class Runs:
         nothing began.
         """
         parts = await self._parts(chat)
-        digest = hashlib.sha256(chat.model_dump_json().encode()).digest()
-        if known := self._known(chat.retry_key, digest):
+        digest = _digest(chat)
+        if known := await self._retries.find(chat.retry_key, digest):
             return known
         self._check_room()
-        model = chat.model or self._defaults.model
+        named = chat.conversation_id or conversation_id
+        own = await self._settings(named)
+        model = chat.model or own.model or self._defaults.model
         provider, model_id = self._models.open(model)
-        conversation_id = await self._place(chat, chat.conversation_id or conversation_id)
-        before = self._queues.get(conversation_id, [])
-        if before and not queue:
-            raise Busy("This conversation is being answered already; cancel that run or wait.")
-        if len(before) > WAITING_TURNS:
-            raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
-
-        ends_alone = queue or chat.on_disconnect == "cancel"
-        run = Run(conversation_id, chat, model, ends_alone=ends_alone)
+        run = Run(
+            await self._place(chat, named),
+            chat,
+            model,
+            ends_alone=queue or chat.on_disconnect == "cancel",
+        )
+        run.said = parts
+        if known := self._retries.known(chat.retry_key, digest):  # the same chat was faster
+            return known
+        self._check_queue(run.conversation_id, queue=queue)
         self._register(run, digest, parts)
-        self._launch(run, partial(self._begin, run, parts, provider, model_id))
+        self._launch(run, partial(self._begin, run, parts, provider, model_id, own))
+        return run
+
+    async def regenerate(self, asked: RegeneratePayload) -> Run:
+        """Answer a user's message, or once more what an assistant's message answered.
+
+        Raises as `start` does.
+        """
+        digest = _digest(asked)
+        if known := await self._retries.find(asked.retry_key, digest):
+            return known
+        self._check_room()
+        conversation_id, message = await self._conversations.find(asked.message_id)
+        asked_id = message.message_id if message.role == "user" else message.parent_id
+        if asked_id is None:
+            raise BadRequest("There is no message that this one answers.")
+        question = await self._conversations.message(conversation_id, asked_id)
+        own = await self._settings(conversation_id)
+        model = asked.model or own.model or self._defaults.model
+        provider, model_id = self._models.open(model)
+        if known := self._retries.known(asked.retry_key, digest):  # the same one was faster
+            return known
+        self._check_queue(conversation_id, queue=False)
+        how = asked.model_dump(exclude_unset=True, exclude={"message_id"})
+        chat = ChatPayload.model_validate({**how, "conversation_id": conversation_id})
+        run = Run(conversation_id, chat, model, ends_alone=asked.on_disconnect == "cancel")
+        run.user_message_id = question.message_id
+        self._register(run, digest, question.parts)
+
+        async def begin() -> Turn:
+            history = await self._conversations.path(conversation_id, question.message_id)
+            if run.retry is not None:
+                with suppress(StorageError):  # then a restart forgets it
+                    await self._conversations.remember(run.retry)
+            return self._lay_out(run, history, provider, model_id, own)
+
+        self._launch(run, begin)
         return run
 
     async def answer(
@@ -228,7 +201,7 @@ class Runs:
         self._register(run, b"", asked[-1].parts if asked else ())
 
         async def begin() -> Turn:
-            return self._lay_out(run, history, provider, model_id, handed_out)
+            return self._lay_out(run, history, provider, model_id, Settings(), handed_out)
 
         self._launch(run, begin)
         return run
@@ -254,9 +227,45 @@ class Runs:
     async def close(self) -> None:
         """Cancel every run and wait until each has kept what was shown."""
         self._closing = True
+        for task in self._entitling:
+            task.cancel()
         running = [run for run in self._runs.values() if run.cancel()]
         for run in running:
             await run.ended.wait()
+
+    async def compact(self, conversation_id: str) -> str:
+        """Summarise the branch in use. Returns the summary's message_id. Raises SidecarError."""
+        own = await self._settings(conversation_id)
+        self._check_queue(conversation_id, queue=False)
+        return await self._upkeep.compact(conversation_id, own.model or self._defaults.model)
+
+    async def end_in(self, conversation_ids: Collection[str] | None) -> None:
+        """Cancel what goes on in these conversations, in all for None, and wait for its end."""
+        ending = [
+            run
+            for run in self._runs.values()
+            if (conversation_ids is None or run.conversation_id in conversation_ids)
+            and run.cancel()
+        ]
+        for run in ending:
+            await run.ended.wait()
+
+    def running_in(self, conversation_id: str) -> str | None:
+        """The run_id of what goes on there."""
+        queue = self._queues.get(conversation_id)
+        return queue[0].run_id if queue else None
+
+    def _check_queue(self, conversation_id: str, *, queue: bool) -> None:
+        before = self._queues.get(conversation_id, [])
+        if before and not queue:
+            raise Busy("This conversation is being answered already; cancel that run or wait.")
+        if len(before) > WAITING_TURNS:
+            raise Overloaded(f"{WAITING_TURNS} messages wait already; wait for an answer.")
+
+    async def _settings(self, conversation_id: str | None) -> Settings:
+        if conversation_id is None:
+            return Settings()
+        return await self._conversations.settings(conversation_id)
 
     def _check_room(self) -> None:
         if self._closing:
@@ -304,25 +313,26 @@ class Runs:
         self._runs[run.run_id] = run
         self._queues.setdefault(run.conversation_id, []).append(run)
         if run.chat.retry_key:
-            self._retries[run.chat.retry_key] = (digest, run)
-            self._later(RETRY_KEY_S, self._retries.pop, run.chat.retry_key, None)
-        metadata = StartedMetadata(
-            user_message=_text(parts)[:PIECE_CHARS],
-            run_id=run.run_id,
-            conversation_id=run.conversation_id,
-            user_message_id=run.user_message_id,
-            message_id=run.message_id,
-            model=run.model,
-        )
-        run.log.append(Started(metadata=metadata))
+            run.retry = Retry(
+                run.chat.retry_key,
+                digest,
+                run.run_id,
+                run.conversation_id,
+                run.user_message_id,
+                run.message_id,
+            )
+            self._retries.remember(run, run.retry)
+        run.log.append(started(run, parts))
         self._publish(RunsStarted(data=run.info))
+        if self._saving is None:
+            self._saving = self._group.create_task(self._save_progress(), name="save progress")
 
     async def _place(self, chat: ChatPayload, conversation_id: str | None) -> str:
         """The conversation to go on with, or a new one. What the chat refers to must be there."""
         if conversation_id is None:
             if chat.parent_id or chat.replaces:
                 raise BadRequest("parent_id and replaces need their conversation_id.")
-            return await self._conversations.create()
+            return await self._conversations.create(is_private=not chat.store)
         await self._parent_id(chat, conversation_id)
         return conversation_id
 
@@ -339,14 +349,6 @@ class Runs:
         if chat.parent_id:
             return (await store.message(conversation_id, chat.parent_id)).message_id
         return await store.head(conversation_id)
-
-    def _known(self, retry_key: str | None, digest: bytes) -> Run | None:
-        known = self._retries.get(retry_key) if retry_key else None
-        if known is None:
-            return None
-        if known[0] != digest:
-            raise DuplicateRequest("This retry_key was used for another message; make a new one.")
-        return known[1]
 
     async def _drive(self, run: Run, begin: Callable[[], Awaitable[Turn]]) -> None:
         """Owns the turn: whatever ends it, the run gets its one terminal entry."""
@@ -373,20 +375,56 @@ class Runs:
             await self._end(run, reason, failure)
 
     async def _begin(
-        self, run: Run, parts: tuple[Part, ...], provider: Provider, model_id: str
+        self,
+        run: Run,
+        parts: tuple[Part, ...],
+        provider: Provider,
+        model_id: str,
+        own: Settings,
     ) -> Turn:
         """Store the user's message and lay out the turn."""
-        store = self._conversations
-        question = Message(
-            message_id=run.user_message_id,
-            parent_id=await self._parent_id(run.chat, run.conversation_id),
-            role="user",
-            parts=parts,
-            created_at=now(),
+        conversation_id = run.conversation_id
+        parent_id = await self._parent_id(run.chat, conversation_id)
+        question = question_of(run, parts, parent_id)
+        before = await self._upkeep.make_room(
+            conversation_id,
+            run.model,
+            await self._conversations.path(conversation_id, parent_id),
+            question,
+            run.log.append,
         )
-        await store.append(run.conversation_id, question)
-        history = await store.path(run.conversation_id, question.message_id)
-        return self._lay_out(run, history, provider, model_id)
+        if before:
+            question = question.model_copy(update={"parent_id": before[-1].message_id})
+        run.question = question
+        await self._append(run, question)
+        return self._lay_out(run, (*before, question), provider, model_id, own)
+
+    async def _append(self, run: Run, message: Message) -> None:
+        """Keep it; where it can only be kept in memory, the person is told and the chat goes on."""
+        try:
+            await self._conversations.append(run.conversation_id, message, run.retry)
+        except StorageError as error:
+            run.is_saved = False
+            log.warning("message_not_written", code=error.code)
+            run.log.append(NoticeChunk(data=str(error), metadata=NoticeMetadata(code=error.code)))
+
+    async def _save_progress(self) -> None:
+        """What is being written goes to the disk while anything is."""
+        while any(not run.ended.is_set() for run in self._runs.values()):
+            await asyncio.sleep(SAVE_S)
+            saved = [run for run in self._runs.values() if run.is_growing]
+            progress = [
+                Progress(run.conversation_id, run.turn.draft.beginning(), gained)
+                for run in saved
+                if run.turn is not None and (gained := run.turn.draft.gained())
+            ]
+            try:
+                await self._conversations.save(progress)
+            except StorageError as error:
+                log.warning("progress_not_saved", code=error.code)
+                for run in saved:  # with a gap in it, the rest would be worth nothing
+                    run.is_saved = False
+        self._saving = None
 
     def _lay_out(
         self,
@@ -394,24 +432,28 @@ class Runs:
         history: Sequence[Message],
         provider: Provider,
         model_id: str,
+        own: Settings,
         handed_out: Sequence[Tool] = (),
     ) -> Turn:
+        """What the chat says counts, then what the conversation has, then the settings."""
         chat, defaults = run.chat, self._defaults
-        system_prompt = chat.system_prompt
+        prompts = (chat.system_prompt, own.system_prompt, defaults.system_prompt)
+        tools = chat.tools if "tools" in chat.model_fields_set else own.tools or chat.tools
         plan = Plan(
             provider=provider,
             model=model_id,
             history=history,
-            system_prompt=defaults.system_prompt if system_prompt is None else system_prompt,
-            params=_params(chat.params, defaults.params),
+            system_prompt=next((prompt for prompt in prompts if prompt is not None), None),
+            params=_params(chat.params, _params(own.params or ChatParams(), defaults.params)),
             asking=Asking(
                 run_id=run.run_id,
                 conversation_id=run.conversation_id,
-                mode=chat.tools.mode,
-                deny=chat.tools.deny,
+                mode=tools.mode,
+                deny=tools.deny,
             ),
-            servers=None if chat.tools.servers is None else frozenset(chat.tools.servers),
+            servers=None if tools.servers is None else frozenset(tools.servers),
             max_steps=defaults.max_steps,
+            window=partial(self._models.window, run.model),
             handed_out=handed_out,
         )
         draft = Draft(run.message_id, history[-1].message_id, run.model)
@@ -424,26 +466,47 @@ class Runs:
         if run.turn is not None:
             usage = run.turn.draft.usage
             run.answer = _answer(run.turn.draft, reason, failure)
+            if run.retry is not None:
+                run.retry = replace(run.retry, finish_reason=reason)
             if run.is_kept:
-                await self._conversations.append(run.conversation_id, run.answer)
+                await self._append(run, run.answer)
+                self._entitle(run, run.turn.question, run.answer)
+        elif run.is_kept and run.said is not None:
+            with suppress(SidecarError):  # the run has an end of its own to tell
+                await self._keep_unbegun(run, run.said, reason, failure)
         queue = self._queues[run.conversation_id]
         queue.remove(run)
         if not queue:
             del self._queues[run.conversation_id]
         run.ended.set()
-        result = ChatResult(
-            run_id=run.run_id,
-            conversation_id=run.conversation_id,
-            message_id=run.message_id,
-            finish_reason=reason,
-            usage=usage,
-        )
-        run.log.append(failure or result)
+        run.log.append(failure or result(run, reason, usage))
         self._publish(RunsEnded(data=run.info))
         if run.is_kept:
             self._later(KEPT_AFTER_END_S, self._forget, run)
         else:
             del self._runs[run.run_id]
+
+    async def _keep_unbegun(
+        self, run: Run, said: Sequence[Part], reason: FinishReason, failure: Failed | None
+    ) -> None:
+        """What the person said is kept also when the turn ended before it began."""
+        question = run.question
+        if question is None:
+            parent_id = await self._parent_id(run.chat, run.conversation_id)
+            question = question_of(run, said, parent_id)
+        draft = Draft(run.message_id, question.message_id, run.model)
+        run.answer = _answer(draft, reason, failure)
+        await self._append(run, question)
+        await self._append(run, run.answer)
+
+    def _entitle(self, run: Run, question: Message, answer: Message) -> None:
+        """After the first exchange; nobody waits for it."""
+        if question.parent_id is not None or answer.status != "complete" or self._closing:
+            return
+        work = self._upkeep.entitle(run.conversation_id, run.model, question, answer)
+        task = self._group.create_task(work, name="title")
+        self._entitling.add(task)
+        task.add_done_callback(self._entitling.discard)
 
     def _forget(self, run: Run) -> None:
         """A retry_key may still lead to it; then its answer is all that is left."""
@@ -455,8 +518,8 @@ class Runs:
         asyncio.get_running_loop().call_later(delay_s, function, *args)
 
 
-def _text(parts: Sequence[Part]) -> str:
-    return "".join(part.text for part in parts if part.type == "text")
+def _digest(asked: ChatPayload | RegeneratePayload) -> bytes:
+    return hashlib.sha256(asked.model_dump_json().encode()).digest()
 
 
 def _params(given: ChatParams, defaults: Params) -> Params:

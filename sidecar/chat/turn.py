@@ -7,20 +7,22 @@ is a result that the model reads; a provider's failure ends the turn as Provider
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from time import monotonic
-from typing import assert_never
+from typing import TypeAlias, assert_never
 
+from sidecar.chat import context
 from sidecar.chat.approvals import Allow, Approvals, Asking, Deny
 from sidecar.chat.base import Attachments, Emit, ToolSource
 from sidecar.chat.draft import Draft
-from sidecar.errors import NotFound, RequestError, StorageError
+from sidecar.errors import ContextTooLong, NotFound, RequestError, StorageError
 from sidecar.mcp_host.consent import is_left_out
 from sidecar.messages import (
     Attachment,
     CitationPart,
+    Context,
     FilePart,
     FinishReason,
     ImagePart,
@@ -78,12 +80,17 @@ from sidecar.providers.base import (
 
 PIECE_CHARS = 64 * 1024  # six bytes each at worst in JSON, so that any frame stays below 512 KiB
 LOADED_BYTES = 128 * 1024 * 1024  # of attachments, in a turn; no vendor takes so much at once
+SMALLEST_WINDOW = 2000  # tokens; up to here nobody need be asked how large it is
 TOOLS_WAIT_S = 20.0  # a server that was just launched is worth waiting for, a stuck one is not
+
+
+Window: TypeAlias = Callable[[], Awaitable[int | None]]
+"""How many tokens the model takes, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a turn is about. `history` is as a ModelRequest's.
+    """What a turn is about. `history` is as a ModelRequest's, or begins with what is summarised.
 
     With `handed_out`, the tools of whoever asks are offered in place of ours: the first step ends
     the turn, and its calls stay open for them to answer.
@@ -97,6 +104,7 @@ class Plan:
     asking: Asking
     servers: frozenset[str] | None
     max_steps: int
+    window: Window
     handed_out: Sequence[Tool] = ()
 
 
@@ -119,15 +127,21 @@ class Turn:
         self._notices: set[str] = set()
         self._tools: dict[str, Tool] = {}
         self._reason: FinishReason = "stop"
+        self._before = context.effective(plan.history)
         self._running: dict[str, asyncio.Task[None]] = {}
         self._stopped: set[str] = set()
+
+    @property
+    def question(self) -> Message:
+        """What it answers."""
+        return self._plan.history[-1]
 
     async def run(self, emit: Emit) -> FinishReason:
         """Drive model and tools until the model stops. Whatever was shown is in `draft`."""
         await self._take_tools(emit)
         try:
             for _ in range(self._plan.max_steps):
-                calls = await self._ask_model(emit)
+                calls = await self._step(emit)
                 if not calls or self._plan.handed_out:
                     return self._reason
                 async with asyncio.TaskGroup() as group:  # siblings live and die together
@@ -170,12 +184,41 @@ class Turn:
             and not is_left_out(tool, asking.deny)
         }
 
+    async def _step(self, emit: Emit) -> list[tuple[ToolCallPart, ToolCall]]:
+        """Ask the model; with less of the conversation where it says that this is too much."""
+        while True:
+            try:
+                return await self._ask_model(emit)
+            except ContextTooLong:
+                shorter = context.halved(self._before)
+                if len(shorter) == len(self._before) or self.draft.has_step_begun:
+                    raise
+                self._leave_out(shorter, emit)
+
+    async def _make_room(self, emit: Emit) -> None:
+        plan, tools = self._plan, tuple(self._tools.values())
+        used = context.used_tokens(self._history(), plan.system_prompt, tools)
+        if used < SMALLEST_WINDOW or (window := await plan.window()) is None:
+            return
+        room = window - context.answer_tokens(window, plan.params.max_tokens)
+        if used > room:
+            own = context.used_tokens((), plan.system_prompt, tools)
+            own += context.estimate(self.draft.message("streaming"))
+            self._leave_out(context.trimmed(self._before, room - own), emit)
+
+    def _leave_out(self, shorter: Sequence[Message], emit: Emit) -> None:
+        if len(shorter) < len(self._before):
+            self._before = shorter
+            text = "The conversation is longer than the model can read; its beginning is left out."
+            self._notify("context_trimmed", text, emit)
+
     async def _ask_model(self, emit: Emit) -> list[tuple[ToolCallPart, ToolCall]]:
         """One step: stream the model's answer into the draft. Returns the calls it made."""
         draft = self.draft
         calls: list[tuple[ToolCallPart, ToolCall]] = []
         ids: dict[str, str] = {}
         usage = Usage()
+        await self._make_room(emit)
         history = self._history()
         await self._load(history)
         request = ModelRequest(
@@ -217,9 +260,7 @@ class Turn:
                         draft.add_whole(ProviderItemPart(kind=kind))
                         emit(ProviderItemChunk(metadata=ProviderItemMetadata(kind=kind)))
                     case Notice(code, text):
-                        if text not in self._notices:  # every step of a turn has the same to say
-                            self._notices.add(text)
-                            emit(NoticeChunk(data=text, metadata=NoticeMetadata(code=code)))
+                        self._notify(code, text, emit)
                     case Verbatim(format, content):
                         draft.add_verbatim(format, content)
                     case UsageReport(usage):
@@ -231,9 +272,17 @@ class Turn:
                             self._reason = reason
                     case _:
                         assert_never(event)
+        if usage.input:
+            full = Context(used=usage.input + usage.output, limit=await self._plan.window())
+            usage = usage.model_copy(update={"context": full})
         draft.usage += usage
         emit(UsageChunk(metadata=usage))
         return calls
+
+    def _notify(self, code: str, text: str, emit: Emit) -> None:
+        if text not in self._notices:  # every step of a turn has the same to say
+            self._notices.add(text)
+            emit(NoticeChunk(data=text, metadata=NoticeMetadata(code=code)))
 
     async def _load(self, history: Sequence[Message]) -> None:
         """What the history shows and was not loaded yet, the newest first, as far as there is room.
@@ -270,7 +319,7 @@ class Turn:
 
     def _history(self) -> Sequence[Message]:
         own = self.draft.message("streaming")
-        return (*self._plan.history, own) if own.parts else self._plan.history
+        return (*self._before, own) if own.parts else self._before
 
     def _unique(self, call_id: str, ids: dict[str, str]) -> str:
         """Some vendors number the calls of every step from 0; ours are unique in the message."""

@@ -10,23 +10,11 @@ from yarl import URL
 
 from sidecar.errors import McpAuthRequired, McpCrashed, McpError, McpStartFailed, McpTimeout
 from sidecar.mcp_host.catalogue import cut
+from sidecar.mcp_host.known_causes import advice_on
 from sidecar.redaction import redact
 
 DETAIL_BYTES = 4000
 REASON_BYTES = 300
-
-# What a server writes when it dies of something that a person can fix in one known way.
-KNOWN_CAUSES = (
-    (
-        "AttributeError: 'Server' object has no attribute 'list_",
-        "It was written for an older `mcp` package: add `--with mcp<2` to its uvx arguments.",
-    ),
-    ("npm error code E404", "npm knows no package of that name: correct `args`."),
-    ("npm error code ENOTFOUND", "npm could not reach its registry: check the network."),
-    ("ModuleNotFoundError:", "A Python package that it needs is not installed."),
-    ("Cannot find module", "A file or npm package that it needs is not installed."),
-    ("EADDRINUSE", "Its port is taken: is another copy of it running?"),
-)
 
 
 class NotDelivered(McpCrashed):
@@ -142,9 +130,8 @@ def _ended(exit_code: int) -> str:
 
 
 def _advice(server: str, stderr: Sequence[str]) -> str:
-    for sign, advice in KNOWN_CAUSES:
-        if any(sign in line for line in stderr):
-            return advice
+    if (advice := advice_on(stderr)) is not None:
+        return advice
     said = [line.strip() for line in stderr if line.strip()]
     if said:
         return f"Its last words: {cut(said[-1], REASON_BYTES)}"

@@ -1,40 +1,35 @@
 """How a server is started: its executable, its working folder and its environment.
 
-A child gets a short list of our own variables and its entry's `env`, nothing else: keys and
-tokens of this program never reach a server that was not given them. Starts nothing.
+A command is looked for as `search_path.py` says, unless its entry has a PATH of its own, and its
+server gets the PATH on which it was found: what `npx` runs asks for `node` there. Starts no server;
+a login shell may be asked.
 """
 
 import os
 import shutil
-import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import PurePath
 
 from sidecar.config import McpServerConfig
-from sidecar.environment import LIBRARIES, before_bundle
 from sidecar.errors import McpStartFailed
+from sidecar.mcp_host.login_shell import LOGIN, LoginShell
+from sidecar.mcp_host.search_path import joined, search_paths
+from sidecar.mcp_host.variables import child_environment
 
-# What the MCP SDK lets through, and what its short list is known to break without.
-# fmt: off
-_POSIX = (
-    "HOME", "LOGNAME", "PATH", "SHELL", "TERM", "USER", "LANG", "LANGUAGE", "TZ", "TMPDIR",
-    "COLORTERM", "NO_COLOR", "DISPLAY", "WAYLAND_DISPLAY", "DBUS_SESSION_BUS_ADDRESS",
-    "SSH_AUTH_SOCK",
-)
-_WINDOWS = (
-    "APPDATA", "HOMEDRIVE", "HOMEPATH", "LOCALAPPDATA", "PATH", "PATHEXT",
-    "PROCESSOR_ARCHITECTURE", "SYSTEMDRIVE", "SYSTEMROOT", "TEMP", "TMP", "USERNAME",
-    "USERPROFILE", "COMSPEC", "WINDIR", "PROGRAMDATA", "PROGRAMFILES", "PROGRAMFILES(X86)",
-    "PROGRAMW6432", "COMMONPROGRAMFILES", "ALLUSERSPROFILE", "PUBLIC",
-)
-_NETWORK = (
-    "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
-    "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
-    "NODE_EXTRA_CA_CERTS",
-)
-# fmt: on
-_INHERITED = frozenset((_WINDOWS if sys.platform == "win32" else _POSIX) + _NETWORK)
-_INHERITED_PREFIXES = ("LC_", "XDG_")
+# What brings a command that is missing most often.
+_BROUGHT_BY = {
+    **dict.fromkeys(("npx", "node", "npm"), "Install Node.js (https://nodejs.org)"),
+    **dict.fromkeys(("uvx", "uv"), "Install uv (https://docs.astral.sh/uv)"),
+    "pipx": "Install pipx (https://pipx.pypa.io)",
+    "bunx": "Install Bun (https://bun.sh)",
+    "bun": "Install Bun (https://bun.sh)",
+    "deno": "Install Deno (https://deno.com)",
+    "docker": "Install Docker, and start it",
+    "podman": "Install Podman",
+    "python": "Install Python, or write `python3`",
+    "python3": "Install Python",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,21 +42,8 @@ class Launch:
     env: Mapping[str, str] = field(repr=False)
 
 
-def child_environment(
-    own: Mapping[str, str], inherited: Mapping[str, str] | None = None
-) -> dict[str, str]:
-    """`own` is the entry's `env` and wins over what is inherited from this process."""
-    ours = before_bundle(os.environ if inherited is None else inherited)
-    env = {name: value for name, value in ours.items() if is_inherited(name, value)}
-    if getattr(sys, "frozen", False) and LIBRARIES in ours:
-        env[LIBRARIES] = ours[LIBRARIES]
-    if sys.platform == "win32":  # names differ in case only there, and os.environ has them in upper
-        own = {name.upper(): value for name, value in own.items()}
-    return {**env, **own}
-
-
-def resolve(server: str, config: McpServerConfig) -> Launch:
-    """Touches the disk. Raises McpStartFailed with what is missing and where it was looked for."""
+def resolve(server: str, config: McpServerConfig, shell: LoginShell = LOGIN) -> Launch:
+    """Blocks. Raises McpStartFailed with what is missing and where it was looked for."""
     env = child_environment(config.env)
     cwd = config.cwd
     if cwd is not None and not os.path.isdir(cwd):
@@ -71,19 +53,15 @@ def resolve(server: str, config: McpServerConfig) -> Launch:
             server=server,
         )
     command = config.command or ""
+    ours = env.get("PATH", os.defpath)
     if os.path.dirname(command):
         executable = _at_path(server, os.path.join(cwd or "", command))
+        path = joined(ours, os.path.dirname(executable))  # `node` is where `npx` is
     else:
-        executable = _on_path(server, command, env.get("PATH", os.defpath))
-    return Launch(executable, config.args, cwd, env)
-
-
-def is_inherited(name: str, value: str) -> bool:
-    """Whether a variable of ours goes to a child."""
-    if value.startswith("()"):
-        return False  # a function exported by an old bash
-    # proxy variables are written in both cases
-    return name.upper() in _INHERITED or name.startswith(_INHERITED_PREFIXES)
+        is_given = any(name.upper() == "PATH" for name in config.env)
+        paths = (ours,) if is_given else search_paths(ours, shell)
+        executable, path = _on_path(server, command, paths)
+    return Launch(executable, config.args, cwd, {**env, "PATH": path})
 
 
 def _at_path(server: str, path: str) -> str:
@@ -102,13 +80,16 @@ def _at_path(server: str, path: str) -> str:
     return os.path.abspath(path)
 
 
-def _on_path(server: str, command: str, search_path: str) -> str:
-    executable = shutil.which(command, path=search_path)
-    if executable is None:
-        raise McpStartFailed(
-            f"The MCP server {server} cannot start: the command {command} was not found. "
-            "Install it, or give its full path as `command`, or add its folder to PATH in `env`. "
-            f"Searched PATH: {search_path}",
-            server=server,
-        )
-    return os.path.abspath(executable)
+def _on_path(server: str, command: str, paths: Iterable[str]) -> tuple[str, str]:
+    """The executable, and the first of the paths that has it."""
+    path = ""
+    for path in paths:
+        if (executable := shutil.which(command, path=path)) is not None:
+            return os.path.abspath(executable), path
+    advice = _BROUGHT_BY.get(PurePath(command).stem.lower(), "Install it")
+    raise McpStartFailed(
+        f"The MCP server {server} cannot start: the command {command} was not found. {advice}, "
+        "or give its full path as `command`, or add its folder to PATH in `env`. "
+        f"Searched PATH: {path}",
+        server=server,
+    )

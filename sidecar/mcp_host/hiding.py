@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from urllib.parse import parse_qsl, urlsplit
 
 from sidecar.config import McpServerConfig
-from sidecar.mcp_host.environment import is_inherited
+from sidecar.mcp_host.variables import is_inherited
 from sidecar.redaction import REDACTED
 
 SHORTEST = 4  # "1" and "on" are no secrets, and are parts of everything

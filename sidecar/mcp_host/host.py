@@ -7,12 +7,15 @@ and no rule: whoever calls a tool here has already been allowed to.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import NotFound
 from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
+from sidecar.mcp_host.guardian import Guardian
+from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.messages import JsonObject, Tool, ToolResultPart
 from sidecar.protocol.base import TOOL_CALLS
@@ -22,6 +25,7 @@ from sidecar.protocol.mcp import (
     McpToolsChanged,
     ToolsChanged,
 )
+from sidecar.threads import run_in_thread
 
 STARTS = 4  # at once; more only slow each other down
 CALLS_PER_SERVER = 8
@@ -37,16 +41,20 @@ class Host:
         servers: Mapping[str, McpServerConfig],
         *,
         log_dir: Path | None,
+        notes_dir: Path | None,
         network: Network,
         save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists.
 
+        `notes_dir` has the notes of the servers that run, also of those of killed processes.
         `save` keeps the media of results and returns their attachment_id.
         """
         self._save = save
         self._emit = emit
+        self._notes_dir = notes_dir
+        self._guardian = Guardian(None if notes_dir is None else RunNotes(notes_dir))
         self._servers: dict[str, McpServer] = {}
         self._shown: dict[str, Snapshot] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
@@ -55,7 +63,7 @@ class Host:
         self._began_at = float("inf")
         for name, config in servers.items():
             log_file = None if log_dir is None else log_dir / f"mcp-{name}.log"
-            server = McpServer(name, config, log_file, network, self._changed)
+            server = McpServer(name, config, log_file, network, self._guardian, self._changed)
             self._servers[name] = server
             self._shown[name] = server.snapshot
             self._slots[name] = asyncio.Semaphore(CALLS_PER_SERVER)
@@ -64,12 +72,15 @@ class Host:
         """Supervise all servers until cancelled; then close them together, within 6 s."""
         self._began_at = time.monotonic()
         starts = asyncio.Semaphore(STARTS)
+        if self._notes_dir is not None:
+            await run_in_thread(partial(sweep, self._notes_dir), "end leftover MCP servers")
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers.values():
                     group.create_task(server.run(starts), name=f"mcp {server.name}")
         finally:
             self.kill_now()  # none is left here, unless a second cancellation came
+            self._guardian.close()
 
     def statuses(self) -> tuple[McpServerStatus, ...]:
         return tuple(server.snapshot.status for server in self._servers.values())

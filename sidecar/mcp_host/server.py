@@ -33,9 +33,11 @@ from sidecar.mcp_host import diagnosis
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
+from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
 from sidecar.protocol.mcp import McpServerStatus, ServerState
@@ -92,6 +94,7 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
         """`on_change` is called from the event loop and never waits."""
@@ -103,8 +106,10 @@ class McpServer:
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
+        self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
+        self._warnings = warnings(config)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
         self._era: str | None = None
@@ -268,7 +273,7 @@ class McpServer:
     ) -> tuple[McpError, bool]:
         """Why it ended, and whether the process ended by itself."""
         said_before = self.log.count
-        process = await open_process(self.name, launch, self.log, self._lose)
+        process = await open_process(self.name, launch, self._guardian, self.log, self._lose)
         self._process = process
         self._publish("starting")  # now with a pid
         try:
@@ -502,6 +507,7 @@ class McpServer:
                 fingerprint=self._fingerprint,
                 error=None if error is None else self._hide(str(error)),
                 error_info=None if error is None else self._info(error),
+                warnings=self._warnings,
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,

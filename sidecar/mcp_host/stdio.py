@@ -1,32 +1,31 @@
 """MCP over the pipes of a child process: spawn, frame, watch, stop, leave nothing behind.
 
-The child leads a process group of its own. Whatever ends it, the whole group is killed at the
-end: after a clean exit, after a crash, and when the task that owns it is cancelled; the steps are
-the event loop's timers, not a task's awaits, so no cancellation can skip one. A descendant that
-leaves the group, by `setsid` or as a daemon, is out of reach and stays. Knows JSON-RPC lines, and
-of what they mean only which calls are unanswered. Spawning needs only asyncio, so a child can
-start while the SDK loads.
+The child leads a process tree (`tree.py`). Whatever ends it, the whole tree is killed at the end:
+after a clean exit, after a crash, and when the task that owns it is cancelled; the steps are the
+event loop's timers, not a task's awaits, so no cancellation can skip one. Should this process be
+the one that is killed, the guardian takes the tree along. Knows JSON-RPC lines, and of what they
+mean only which calls are unanswered. Spawning needs only asyncio, so a child can start while the
+SDK loads.
 """
 
 import asyncio
-import contextlib
 import json
-import os
-import signal
-import subprocess
 import sys
 from collections import deque
 from collections.abc import Callable
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic_core import from_json
 
 from sidecar.errors import McpStartFailed
+from sidecar.mcp_host.batch import batch_line, is_batch_file
 from sidecar.mcp_host.environment import Launch
+from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.streams import Incoming, Stream
+from sidecar.mcp_host.tree import CREATION_FLAGS, Tree
 from sidecar.threads import run_in_thread
 
 if TYPE_CHECKING:
@@ -89,7 +88,9 @@ class ServerProcess(asyncio.SubprocessProtocol):
     `exit_code` is negative for a signal, as in `subprocess`; `was_killed` tells that it was ours.
     """
 
-    def __init__(self, log: ServerLog, on_death: Callable[[], None]) -> None:
+    def __init__(
+        self, server: str, guardian: Guardian, log: ServerLog, on_death: Callable[[], None]
+    ) -> None:
         self.dead = asyncio.Event()
         self.gone = asyncio.Event()
         self.pid = 0
@@ -98,6 +99,8 @@ class ServerProcess(asyncio.SubprocessProtocol):
         self.fault: str | None = None
         self.junk: list[str] = []
         self.log = log
+        self._server = server
+        self._guardian = guardian
         self._on_death = on_death
         self._stdout = LineBuffer()
         self._lines: deque[bytearray] = deque()
@@ -151,6 +154,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
         if self._is_closing or self.gone.is_set():
             return
         self._is_closing = True
+        self._tree.look()  # it may be gone before it is signalled
         self._pipe(STDOUT).resume_reading()  # a child stuck in writing cannot notice
         if (stdin := self._transport.get_pipe_transport(STDIN)) is not None:
             stdin.close()
@@ -181,6 +185,8 @@ class ServerProcess(asyncio.SubprocessProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.SubprocessTransport, transport)
         self.pid = self._transport.get_pid()
+        self._guardian.watch(self._server, self.pid)
+        self._tree = Tree(self.pid)
 
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         if fd == STDERR:
@@ -203,7 +209,7 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
     def process_exited(self) -> None:
         self.exit_code = self._transport.get_returncode()
-        self._signal_group("SIGKILL")  # whoever it left behind
+        self._kill_tree()  # whoever it left behind
         # A descendant that left the group may hold the pipes open; what was written is read first.
         self._later(REAP_S, self._transport.close)
 
@@ -223,13 +229,13 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
     def _terminate(self) -> None:
         self.was_killed = True
-        self._signal_group("SIGTERM")
+        self._tree.terminate()
         self._later(TERM_GRACE_S, self._kill)
 
     def _kill(self) -> None:
         if self.exit_code is None:
             self.was_killed = True
-        self._signal_group("SIGKILL")
+        self._kill_tree()
         self._later(REAP_S, self._give_up)
 
     def _give_up(self) -> None:
@@ -249,13 +255,9 @@ class ServerProcess(asyncio.SubprocessProtocol):
             self._on_death()
         self._arrived.set()
 
-    def _signal_group(self, name: str) -> None:
-        if sys.platform == "win32":
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                self._transport.kill()
-        else:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, signal.Signals[name])
+    def _kill_tree(self) -> None:
+        self._tree.kill()
+        self._guardian.release(self.pid)
 
     def _later(self, delay_s: float, step: Callable[[], object]) -> None:
         if self._timer is not None:
@@ -276,20 +278,16 @@ class ServerProcess(asyncio.SubprocessProtocol):
 
 
 async def open_process(
-    server: str, launch: Launch, log: ServerLog, on_death: Callable[[], None]
+    server: str,
+    launch: Launch,
+    guardian: Guardian,
+    log: ServerLog,
+    on_death: Callable[[], None],
 ) -> ServerProcess:
     """`on_death` is called once, from the event loop. Raises McpStartFailed."""
-    loop = asyncio.get_running_loop()
+    guardian.be_ready()
     try:
-        _, process = await loop.subprocess_exec(
-            lambda: ServerProcess(log, on_death),
-            launch.executable,
-            *launch.args,
-            cwd=launch.cwd,
-            env=dict(launch.env),
-            start_new_session=True,
-            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),
-        )
+        return await _spawned(launch, lambda: ServerProcess(server, guardian, log, on_death))
     except FileNotFoundError as error:
         raise McpStartFailed(
             f"The MCP server {server} cannot start: {launch.executable} names an interpreter in "
@@ -303,6 +301,22 @@ async def open_process(
             "Correct `command` and `args`.",
             server=server,
         ) from error
+
+
+async def _spawned(launch: Launch, protocol: Callable[[], ServerProcess]) -> ServerProcess:
+    """Raises OSError and ValueError."""
+    loop = asyncio.get_running_loop()
+    how: dict[str, Any] = {
+        "cwd": launch.cwd,
+        "env": dict(launch.env),
+        "start_new_session": True,
+        "creationflags": CREATION_FLAGS,
+    }
+    if sys.platform == "win32" and is_batch_file(launch.executable):
+        line = batch_line(launch.executable, launch.args)
+        _, process = await loop.subprocess_shell(protocol, line, **how)
+    else:
+        _, process = await loop.subprocess_exec(protocol, launch.executable, *launch.args, **how)
     return process
 
 

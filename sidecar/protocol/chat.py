@@ -7,6 +7,8 @@ from pydantic import Field
 from sidecar.messages import FinishReason, JsonObject, TextPart, Usage
 from sidecar.protocol.base import CHAT_PARTS, EventModel, Inbound, Request, Result
 
+UUID = r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$"
+
 
 class Params(Inbound):
     """Sampling parameters; what is absent is left to the settings, then to the vendor."""
@@ -68,7 +70,7 @@ class ChatPayload(Inbound):
     )
     retry_key: str | None = Field(
         default=None,
-        pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+        pattern=UUID,
         description="A UUID: the same chat sent again attaches to its run.",
     )
 
@@ -85,6 +87,27 @@ class Chat(Request):
     result = ChatResult
     action: Literal["chat"]
     payload: ChatPayload
+
+
+class RegeneratePayload(Inbound):
+    """The rest is as in ChatPayload."""
+
+    message_id: str = Field(
+        max_length=64,
+        description="An assistant's message gets a sibling; a user's is answered.",
+    )
+    model: str | None = Field(default=None, max_length=256)
+    system_prompt: str | None = None
+    params: Params = Params.model_construct()
+    tools: ToolChoice = ToolChoice.model_construct()
+    on_disconnect: Literal["continue", "cancel"] = "continue"
+    retry_key: str | None = Field(default=None, pattern=UUID)
+
+
+class Regenerate(Request):
+    result = ChatResult
+    action: Literal["regenerate"]
+    payload: RegeneratePayload
 
 
 class CancelPayload(Inbound):

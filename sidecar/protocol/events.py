@@ -6,6 +6,11 @@ from pydantic import Field
 
 from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolved
 from sidecar.protocol.chat import RunsEnded, RunsStarted
+from sidecar.protocol.conversations import (
+    ConversationsCreated,
+    ConversationsDeleted,
+    ConversationsUpdated,
+)
 from sidecar.protocol.mcp import McpServerStateChanged, McpToolsChanged
 from sidecar.protocol.program import ServerShutdown
 from sidecar.protocol.providers import KeysChanged
@@ -13,6 +18,9 @@ from sidecar.protocol.providers import KeysChanged
 Event: TypeAlias = Annotated[
     RunsStarted
     | RunsEnded
+    | ConversationsCreated
+    | ConversationsUpdated
+    | ConversationsDeleted
     | ApprovalsPending
     | ApprovalsResolved
     | McpServerStateChanged

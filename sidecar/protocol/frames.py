@@ -5,11 +5,22 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field
 
 from sidecar.errors import SidecarError
-from sidecar.messages import ErrorInfo, optional
+from sidecar.messages import ErrorInfo, Message, Part, ReasoningPart, TextPart, optional
 from sidecar.protocol.approvals import ApprovalsResolveResult, RulesDeleteResult, RulesListResult
 from sidecar.protocol.base import Empty, Metadata
 from sidecar.protocol.chat import AttachmentsCreateResult, CancelResult, ChatResult
 from sidecar.protocol.chunks import Chunk
+from sidecar.protocol.conversations import (
+    Conversation,
+    ConversationsCompactResult,
+    ConversationsDeleteResult,
+    ConversationsExportResult,
+    ConversationsForkResult,
+    ConversationsGetResult,
+    ConversationsImportResult,
+    ConversationsListResult,
+    ConversationsSearchResult,
+)
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
     McpServersListResult,
@@ -71,6 +82,15 @@ AnyResult: TypeAlias = (
     | ChatResult
     | CancelResult
     | AttachmentsCreateResult
+    | ConversationsListResult
+    | ConversationsGetResult
+    | ConversationsSearchResult
+    | Conversation
+    | ConversationsDeleteResult
+    | ConversationsForkResult
+    | ConversationsCompactResult
+    | ConversationsExportResult
+    | ConversationsImportResult
     | ModelsListResult
     | ProvidersListResult
     | ProvidersTestResult
@@ -134,3 +154,20 @@ def error_info(error: SidecarError) -> ErrorInfo:
 
 def encode(frame: Frame) -> str:
     return frame.model_dump_json()
+
+
+def newest_parts(message: Message, max_bytes: int) -> tuple[Message, bool]:
+    """The message with as many of its last parts as fit, and whether all of them did."""
+    kept: list[Part] = []
+    left = max_bytes
+    for part in reversed(message.parts):
+        size = len(part.model_dump_json().encode())
+        if size <= left:
+            kept.append(part)
+            left -= size
+            continue
+        tail_chars = left // 6  # a character is six bytes of JSON at worst
+        if isinstance(part, TextPart | ReasoningPart) and tail_chars:
+            kept.append(type(part)(text=part.text[-tail_chars:]))
+        return message.model_copy(update={"parts": tuple(reversed(kept))}), False
+    return message, True

@@ -29,6 +29,9 @@ class McpServerStatus(Result):
     fingerprint: str
     error: str | None = optional("Why it is not ready, for a person.")
     error_info: ErrorInfo | None = optional("The same for programs.")
+    warnings: tuple[str, ...] = Field(
+        description="What a person should know of its entry, each with what to do."
+    )
     tools: int
     pid: int | None = optional("Of a stdio server that runs.")
     since: str = Field(description="When it came into this state.")

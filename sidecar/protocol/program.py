@@ -13,6 +13,7 @@ from sidecar.protocol.base import (
     DESCRIPTION_BYTES,
     FRAME_BYTES_IN,
     FRAME_BYTES_OUT,
+    IMPORT_BYTES,
     RESULT_BYTES,
     RUNS,
     TOOL_CALLS,
@@ -58,6 +59,9 @@ class Limits(Result):
     result_bytes: int = RESULT_BYTES
     attachment_bytes: int = ATTACHMENT_BYTES
     attachments_bytes: int = Field(default=ATTACHMENTS_BYTES, description="All of them together.")
+    import_bytes: int = Field(
+        default=IMPORT_BYTES, description="Of a file for `conversations.import`."
+    )
 
 
 class Pending(Result):
@@ -102,7 +106,16 @@ class ConfigGet(Request):
 
 FindingStatus = Literal["ok", "warning", "broken"]
 FindingArea = Literal[
-    "program", "settings", "folder", "log", "keyring", "provider", "command", "mcp", "port"
+    "program",
+    "settings",
+    "folder",
+    "conversations",
+    "log",
+    "keyring",
+    "provider",
+    "command",
+    "mcp",
+    "port",
 ]
 
 

@@ -50,7 +50,6 @@ class ProviderItem(Result):
     kind: str
     base_url: str | None
     key_set: bool
-    supported: bool = Field(description="False: this version has no client for its kind.")
 
 
 class ProvidersListResult(Result):

@@ -11,7 +11,18 @@ from pydantic import ValidationError
 from sidecar import jsons
 from sidecar.errors import BadRequest, InvalidJson, SidecarError, UnknownAction
 from sidecar.protocol.approvals import ApprovalsResolve, ApprovalsRulesDelete, ApprovalsRulesList
-from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Resume
+from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Regenerate, Resume
+from sidecar.protocol.conversations import (
+    ConversationsCompact,
+    ConversationsDelete,
+    ConversationsExport,
+    ConversationsFork,
+    ConversationsGet,
+    ConversationsImport,
+    ConversationsList,
+    ConversationsSearch,
+    ConversationsUpdate,
+)
 from sidecar.protocol.mcp import (
     McpServersList,
     McpServersLogs,
@@ -34,7 +45,17 @@ AnyRequest: TypeAlias = (
     | Ping
     | Chat
     | Cancel
+    | Regenerate
     | Resume
+    | ConversationsList
+    | ConversationsGet
+    | ConversationsSearch
+    | ConversationsUpdate
+    | ConversationsDelete
+    | ConversationsFork
+    | ConversationsCompact
+    | ConversationsExport
+    | ConversationsImport
     | AttachmentsCreate
     | ModelsList
     | ProvidersList

@@ -1,7 +1,7 @@
 """The seam to the vendors of language models: one request out, one stream of events in.
 
 Knows no vendor, no HTTP and no socket. Events are flat values; a stream is
-`Retrying* Notice* (TextDelta | ReasoningDelta | ToolArguments | ToolCall | …)* Verbatim? Finished`.
+`Retrying* (Notice | TextDelta | ReasoningDelta | ToolArguments | …)* Verbatim? Finished`.
 """
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -103,7 +103,7 @@ class ProviderItem:
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a person should know about how the request was asked; `code` is for programs."""
+    """What a person should know about the request or its answer; `code` is for programs."""
 
     code: str
     text: str
@@ -186,6 +186,9 @@ class Provider(Protocol):
 
     async def models(self) -> Sequence[ModelInfo]:
         """What the vendor offers to this key. Raises ProviderError."""
+
+    async def about(self, model: str) -> ModelInfo:
+        """What is known of a model without asking the vendor."""
 
     async def prepare(self) -> None:
         """Import what the first request needs, off the loop; ahead of it, to shorten its wait."""

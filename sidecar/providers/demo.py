@@ -61,6 +61,9 @@ class DemoProvider:
     def __init__(self, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self._sleep = sleep
 
+    async def about(self, model: str) -> ModelInfo:
+        return ModelInfo(model, model)
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         if request.model != MODEL:
             text = f"The demo has no model {request.model}; its only one is {MODEL}."

@@ -16,7 +16,7 @@ import structlog
 from sidecar.config import TimeoutsConfig
 from sidecar.errors import KeyMissing, KeyRejected, ModelNoVision
 from sidecar.messages import JsonObject
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, UsageReport
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice, UsageReport
 from sidecar.providers.dialects.base import AnswerStream, Dialect
 from sidecar.providers.discovery import Find
 from sidecar.providers.failures import Vendor, said
@@ -101,6 +101,7 @@ class Endpoint:
         self._find_local = find_local
         self._sleep = sleep
         self._prices = Prices(api.base_url)
+        self._known: dict[str, ModelInfo] = {}
         self._refused: dict[str, list[str]] = {}  # model → parameters, in the order found
         self._fitting = Fitting(api.dialect.takes)
         self._listed_blind: frozenset[str] = frozenset()  # models
@@ -135,7 +136,14 @@ class Endpoint:
         except ValueError as error:
             raise vendor.bad_response("answered with something else than its models.") from error
         self._listed_blind = frozenset(info.model for info in models if info.vision is False)
-        return await self._prices.fill_in(models)
+        filled_in = await self._prices.fill_in(models)
+        self._known = {info.model: info for info in filled_in}
+        return filled_in
+
+    async def about(self, model: str) -> ModelInfo:
+        if model not in self._known:
+            [self._known[model]] = await self._prices.fill_in([ModelInfo(model, model)])
+        return self._known[model]
 
     async def close(self) -> None:
         """Connections belong to Http."""
@@ -184,6 +192,8 @@ class Endpoint:
                         yield event
                 return
             refused.append(parameter)
+            told = f"{request.model} at {self._name} does not take {parameter}: asked without it."
+            notices = (*notices, Notice("parameter_dropped", told))
             log.info(
                 "parameter_dropped",
                 provider=self._name,
@@ -224,7 +234,9 @@ class Endpoint:
         return UsageReport(report.usage.model_copy(update={"cost": cost}))
 
     def _refusal(self, status: int, error: bytes, body: JsonObject) -> str | None:
-        return self._dialect.refused_parameter(said(error), body) if status in (400, 422) else None
+        if status not in (400, 422, 500):  # the last is llama.cpp's for its templates' complaints
+            return None
+        return self._dialect.refused_parameter(said(error), body)
 
     async def _asked_vendor(self) -> Vendor:
         """The vendor of a chat: who has no key for it is told what answers on this machine."""

@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from time import monotonic
+from urllib.parse import urlsplit
 
-from sidecar.config import ProviderConfig, TimeoutsConfig
+from sidecar.config import ProviderConfig, TimeoutsConfig, is_loopback
 from sidecar.errors import BadRequest, ModelNotFound, NotFound, ProviderError, SidecarError
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelInfo, Provider
 from sidecar.providers.http import Http
+
+CHEAP = 1.0  # a million tokens written, in USD
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,25 @@ class Providers:
             known = ", ".join(self.sections)
             raise ModelNotFound(f"There is no provider {name!r}; the settings have: {known}.")
         return self._provider(name), model_id
+
+    async def window(self, model: str) -> int | None:
+        """How many tokens this model takes, as far as that is known without asking anybody."""
+        provider, model_id = self.open(model)
+        return self._section(model).context or (await provider.about(model_id)).context
+
+    async def is_cheap(self, model: str) -> bool:
+        """A few words of it cost nothing that anybody would notice."""
+        provider, model_id = self.open(model)
+        section = self._section(model)
+        if section.kind == "demo":
+            return False  # a script has nothing to say
+        if section.base_url is not None and is_loopback(urlsplit(section.base_url).hostname):
+            return True
+        price = (await provider.about(model_id)).price
+        return price is not None and price.output <= CHEAP
+
+    def _section(self, model: str) -> ProviderConfig:
+        return self.sections[model.partition("/")[0]]
 
     async def prepare(self, model: str) -> None:
         """Get ready for this model's first request; whether it works is the request's to say."""

@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 
 from sidecar.chat.base import Attachments
 from sidecar.errors import AttachmentTooLarge, BadRequest
-from sidecar.protocol.base import ATTACHMENT_BYTES
+from sidecar.protocol.base import ATTACHMENT_BYTES, IMPORT_BYTES
 from sidecar.protocol.chat import AttachmentsCreateResult
 
 PATH = "/api/attachments"
@@ -28,16 +28,20 @@ class AttachmentRoutes:
         self._attachments = attachments
 
     async def receive(self, request: web.Request) -> web.Response:
-        """`POST ?name=…` with the file as the body, whatever its Content-Type says."""
+        """`POST ?name=…` with the file as the body, whatever its Content-Type says.
+
+        With `for=import` it may be as large as an import.
+        """
+        limit = IMPORT_BYTES if request.query.get("for") == "import" else ATTACHMENT_BYTES
         if request.content_type.startswith("multipart/"):
             raise BadRequest("Send the file itself as the body, and not a form.")
-        if (request.content_length or 0) > ATTACHMENT_BYTES:
-            most = ATTACHMENT_BYTES // 2**20
+        if (request.content_length or 0) > limit:
+            most = limit // 2**20
             raise AttachmentTooLarge(f"An attachment has at most {most} MiB; send a smaller one.")
         name = request.query.get("name") or None
         if name is not None and len(name) > MAX_NAME:
             raise BadRequest(f"A name has at most {MAX_NAME} characters.")
-        kept = await self._attachments.receive(_pieces(request), name)
+        kept = await self._attachments.receive(_pieces(request), name, max_bytes=limit)
         result = AttachmentsCreateResult(
             attachment_id=kept.attachment_id, bytes=kept.bytes, mime=kept.mime
         )

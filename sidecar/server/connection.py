@@ -16,7 +16,7 @@ import structlog
 from aiohttp import WSMsgType, web
 
 from sidecar.chat.approvals import Approvals
-from sidecar.chat.runs import Run
+from sidecar.chat.run import Run
 from sidecar.errors import DuplicateRequest, HelloRequired, Overloaded, SidecarError
 from sidecar.protocol.base import (
     ACTIONS_PER_S,

@@ -1,7 +1,7 @@
 """One socket's cursor in one run's log: what to send next, joined where it is behind."""
 
 from sidecar.chat.log import Entry, Failed
-from sidecar.chat.runs import Run
+from sidecar.chat.run import Run
 from sidecar.protocol.chat import ChatResult
 from sidecar.protocol.chunks import ReasoningChunk, TextChunk
 from sidecar.protocol.frames import (

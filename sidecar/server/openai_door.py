@@ -13,7 +13,8 @@ from time import time
 from aiohttp import hdrs, web
 
 from sidecar.chat.log import Entry, Failed
-from sidecar.chat.runs import Run, Runs
+from sidecar.chat.run import Run
+from sidecar.chat.runs import Runs
 from sidecar.errors import ModelNotFound, Overloaded
 from sidecar.messages import ErrorInfo, JsonObject
 from sidecar.protocol.chat import ChatResult

@@ -4,8 +4,8 @@ One file each, named `<sha256>.<media type>` with `=` for the `/`: one rename ma
 what it is. Two that are the same are one. What a person calls a file belongs to the message that
 shows it; here it is only remembered until the program ends, for a message that does not say.
 
-A file stays until somebody deletes it: no message is looked for that still needs it. Where nothing
-is to be kept, everything lies in a temporary folder that goes with the program.
+A file stays until `delete`: which messages still show it is not known here. Where nothing is to be
+kept, everything lies in a temporary folder that goes with the program.
 """
 
 import hashlib
@@ -13,12 +13,13 @@ import os
 import shutil
 import tempfile
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from errno import EDQUOT, ENOSPC
 from functools import partial
 from pathlib import Path
+from time import time
 from typing import TypeVar
 
 import structlog
@@ -63,12 +64,19 @@ class Attachments:
         return (await self.receive(whole(), attachment.name, attachment.mime)).attachment_id
 
     async def receive(
-        self, chunks: AsyncIterator[bytes], name: str | None = None, mime: str | None = None
+        self,
+        chunks: AsyncIterator[bytes],
+        name: str | None = None,
+        mime: str | None = None,
+        *,
+        max_bytes: int | None = None,
     ) -> Kept:
         """Keep what comes, once all of it has. Raises AttachmentTooLarge and StorageError.
 
-        `mime` is what its maker says; the bytes have the first word.
+        `mime` is what its maker says; the bytes have the first word. `max_bytes` None is the
+        limit of an attachment.
         """
+        limit = self._limits.each if max_bytes is None else max_bytes
         folder = await self._open()
         arrival = await self._do(partial(_Arrival, folder, mime))
         counted = 0
@@ -77,7 +85,7 @@ class Attachments:
             async for chunk in chunks:
                 self._used += len(chunk)
                 counted += len(chunk)
-                self._check_room(counted)
+                self._check_room(counted, limit)
                 piece += chunk
                 if len(piece) >= PIECE_BYTES:
                     await self._do(partial(arrival.write, bytes(piece)))
@@ -103,25 +111,56 @@ class Attachments:
             raise NotFound(f"There is no attachment {attachment_id[:64]}; send the file again.")
         return kept
 
-    async def load(self, attachment_id: str) -> Attachment:
-        """Raises NotFound and StorageError."""
+    async def file(self, attachment_id: str) -> Path:
+        """Where it lies, to be read and no more. Raises NotFound and StorageError."""
         kept = await self.find(attachment_id)
         assert self._folder is not None  # find has opened it
-        data = await self._do(partial(_read, self._folder / _file_name(kept)))
+        return self._folder / _file_name(kept)
+
+    async def load(self, attachment_id: str) -> Attachment:
+        """Raises NotFound and StorageError."""
+        kept, file = await self.find(attachment_id), await self.file(attachment_id)
+        data = await self._do(partial(_read, file))
         if data is None:
             if self._kept.pop(attachment_id, None) is not None:
                 self._used -= kept.bytes
             raise NotFound(f"The file of attachment {attachment_id} was deleted; send it again.")
         return Attachment(kept.mime, data, kept.name)
 
+    async def delete(self, attachment_ids: Collection[str]) -> None:
+        """What is not there is gone already. Raises StorageError."""
+        folder = await self._open()
+        gone = [kept for each in attachment_ids if (kept := self._kept.pop(each, None))]
+        self._used -= sum(kept.bytes for kept in gone)
+
+        def work() -> None:
+            for kept in gone:
+                (folder / _file_name(kept)).unlink(missing_ok=True)
+
+        await self._do(work)
+
+    async def delete_unshown(self, shown: Collection[str], older_than_s: float) -> None:
+        """What was sent and never became part of a message. Raises StorageError."""
+        folder = await self._open()
+        latest = time() - older_than_s
+
+        def work() -> list[str]:
+            return [
+                kept.attachment_id
+                for kept in tuple(self._kept.values())
+                if kept.attachment_id not in shown and _made_at(folder / _file_name(kept)) < latest
+            ]
+
+        await self.delete(await self._do(work))
+
     def close(self) -> None:
         """Remove what was to be kept for this run only. Quick, and the last use."""
         if self._chosen is None and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
 
-    def _check_room(self, so_far: int) -> None:
-        if so_far > self._limits.each:
-            largest = f"{self._limits.each / 2**20:g} MiB"
+    def _check_room(self, so_far: int, limit: int) -> None:
+        if so_far > limit:
+            largest = f"{limit / 2**20:g} MiB"
             raise AttachmentTooLarge(f"An attachment has at most {largest}; send a smaller one.")
         if self._used > self._limits.together:
             most = f"{self._limits.together / 2**30:g} GiB"
@@ -207,6 +246,13 @@ def _read(file: Path) -> bytes | None:
         return file.read_bytes()
     except FileNotFoundError:
         return None
+
+
+def _made_at(file: Path) -> float:
+    try:
+        return file.stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _file_name(kept: Kept) -> str:

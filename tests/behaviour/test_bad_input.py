@@ -50,7 +50,7 @@ async def answer(socket: aiohttp.ClientWebSocketResponse, text: str) -> dict[str
         ("{}", None, "unknown_action", "null"),
         ('{"action": 5, "request_id": "r"}', "r", "unknown_action", "5"),
         ('{"action": "dance", "request_id": "r"}', "r", "unknown_action", "dance"),
-        ('{"action": "conversations.list", "request_id": "r"}', "r", "unknown_action", "conv"),
+        ('{"action": "conversations.burn", "request_id": "r"}', "r", "unknown_action", "conv"),
         ('{"action": "ping"}', None, "bad_request", "request_id"),
         ('{"action": "ping", "request_id": ""}', None, "bad_request", "request_id"),
         ('{"action": "ping", "request_id": 7}', None, "bad_request", "request_id"),
@@ -188,7 +188,7 @@ async def test_hello_lists_every_action_and_no_other(app: App, join: Join) -> No
 
     assert client.hello is not None
     assert client.hello.capabilities == CAPABILITIES
-    assert "conversations.list" not in client.hello.capabilities
+    assert "conversations.burn" not in client.hello.capabilities
     assert client.hello.limits.frame_bytes == 4 * 1024 * 1024
 
 

@@ -1,7 +1,8 @@
 """However it ends, nothing of ours is left: parents, launchers, terminals, and what hangs.
 
 `test_managed_mode.py` shows a clean end from the inside; here are ends that come from outside, and
-three servers at once: one that behaves, one with a process of its own, one deaf to EOF and SIGTERM.
+three servers at once: one that behaves, one with a process of its own, one that is deaf to EOF and
+SIGTERM with a child in another session, which is too.
 """
 
 import asyncio
@@ -22,7 +23,8 @@ from tests.support.processes import PATIENCE_S, THREE_SERVERS, Sidecar, on_termi
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 
 THREE = f"mcp: {{servers: {json.dumps(THREE_SERVERS)}}}\n"
-PROCESSES = 5  # the sidecar, three servers, and the one that `family` has started
+DEAF = f"mcp: {{servers: {{deaf: {json.dumps(THREE_SERVERS['deaf'])}}}}}\n"
+PROCESSES = 7  # the sidecar, its guardian, three servers, and a child of two of them
 
 # A frontend: starts the sidecar with a pipe for its input, which it never closes.
 FRONTEND = """
@@ -52,7 +54,7 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-async def three_servers(sidecar: Sidecar) -> None:
+async def all_ready(sidecar: Sidecar) -> None:
     await sidecar.first_line()
     async with sidecar.client(events=["mcp"]) as client, asyncio.timeout(PATIENCE_S):
         while {each.state for each in (await client.request(McpServersList)).items} != {"ready"}:
@@ -70,7 +72,7 @@ async def test_three_servers_and_what_they_started_are_gone_within_six_seconds(
 ) -> None:
     python = ("-c", FRONTEND) if end == "frontend killed" else ("-m", "sidecar")
     async with spawned(tmp_path, "--managed", settings=THREE, python=python) as sidecar:
-        await three_servers(sidecar)
+        await all_ready(sidecar)
         processes = len(sidecar.family())
 
         since = time.monotonic()
@@ -90,7 +92,7 @@ async def test_three_servers_and_what_they_started_are_gone_within_six_seconds(
 
 async def test_a_second_sigterm_takes_all_three_servers_at_once(tmp_path: Path) -> None:
     async with spawned(tmp_path, "--managed", settings=THREE) as sidecar:
-        await three_servers(sidecar)
+        await all_ready(sidecar)
         async with sidecar.client() as client:
             sidecar.send(signal.SIGTERM)
             await client.event(ServerShutdown)
@@ -105,24 +107,39 @@ async def test_a_second_sigterm_takes_all_three_servers_at_once(tmp_path: Path) 
     assert took_s < 1
 
 
-async def test_a_killed_sidecar_leaves_nothing_that_reads_the_end_of_its_input(
-    tmp_path: Path,
-) -> None:
+async def test_a_killed_sidecar_leaves_nothing_that_it_had_started(tmp_path: Path) -> None:
+    """Not even what ignores the end of its input and SIGTERM."""
     async with spawned(tmp_path, "--managed", settings=THREE) as sidecar:
-        await three_servers(sidecar)
+        await all_ready(sidecar)
+        processes = len(sidecar.family())
 
+        since = time.monotonic()
         sidecar.send(signal.SIGKILL)
+        took_s = await took_until_alone(sidecar, since)
 
-        async with asyncio.timeout(SHUTDOWN_S):
-            while len(left := sidecar.family()) > 2:  # noqa: ASYNC110  # as in `until_alone`
-                await asyncio.sleep(0.01)
-        commands = " ".join(" ".join(process.cmdline()) for process in left)
-        async with spawned(tmp_path, "--managed") as second:  # their end is not waited for
-            ready = await second.first_line()
+    assert processes == PROCESSES
+    assert took_s < SHUTDOWN_S
 
-    assert "Deaf" in commands
-    assert "sleep 60" in commands
-    assert ready["event"] == "ready"
+
+async def test_what_a_killed_guardian_could_not_end_the_next_start_does(tmp_path: Path) -> None:
+    async with spawned(tmp_path, "--managed", settings=DEAF) as sidecar:
+        await all_ready(sidecar)
+        guardian = next(one for one in sidecar.family() if "sidecar-guardian" in one.cmdline())
+
+        sidecar.process.send_signal(signal.SIGSTOP)  # so that it cannot start another one
+        guardian.kill()
+        sidecar.send(signal.SIGKILL)
+        await sidecar.ended()
+        left = len(sidecar.family())
+        async with spawned(tmp_path, "--managed") as second:  # with no servers of its own
+            await second.first_line()
+            async with asyncio.timeout(PATIENCE_S):
+                while len(second.family()) > 1:  # noqa: ASYNC110  # as in `until_alone`
+                    await asyncio.sleep(0.01)
+            log = Path(second.line["log_file"]).read_text()
+
+    assert left == 2
+    assert "leftover_server_ended" in log
 
 
 # ---- the parent's process -------------------------------------------------------------------
@@ -202,7 +219,7 @@ async def test_one_ctrl_c_on_a_terminal_is_one_although_it_comes_twice(tmp_path:
 async def test_what_hangs_holds_up_no_end_for_longer_than_six_seconds(tmp_path: Path) -> None:
     """And leaves nobody behind, although nobody was asked to end."""
     async with spawned(tmp_path, "--managed", settings=THREE, python=("-c", STUCK)) as sidecar:
-        await three_servers(sidecar)
+        await all_ready(sidecar)
 
         since = time.monotonic()
         sidecar.close_stdin()

@@ -513,7 +513,14 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         now=monotonic,
     )
     attachments = Attachments(None)
-    nothing = Host({}, log_dir=None, network=DIRECT, save=attachments.save, emit=lambda event: None)
+    nothing = Host(
+        {},
+        log_dir=None,
+        notes_dir=None,
+        network=DIRECT,
+        save=attachments.save,
+        emit=lambda event: None,
+    )
     approvals = Approvals(rules=Rules(None), tools=nothing, timeout_s=1, publish=lambda event: None)
     files = AttachmentRoutes(attachments)
     server = Server(

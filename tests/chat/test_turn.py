@@ -41,6 +41,9 @@ class CallsAndGoesOn:
     def __init__(self) -> None:
         self.called = asyncio.Event()
 
+    async def about(self, model: str) -> ModelInfo:
+        return ModelInfo(model, model)
+
     async def stream(self, request: ModelRequest) -> AsyncGenerator[ModelEvent, None]:
         yield ToolCall("c1", "anything", {}, "{}")
         self.called.set()
@@ -52,6 +55,10 @@ class CallsAndGoesOn:
     async def prepare(self) -> None: ...
 
     async def close(self) -> None: ...
+
+
+async def unknown() -> None:
+    """The window of a model that nobody knows."""
 
 
 async def test_a_call_that_was_shown_is_answered_even_if_the_model_is_cut_off_after_it() -> None:
@@ -66,6 +73,7 @@ async def test_a_call_that_was_shown_is_answered_even_if_the_model_is_cut_off_af
         asking=Asking(run_id="r", conversation_id="c"),
         servers=None,
         max_steps=2,
+        window=unknown,
     )
     shown: list[Chunk] = []
     turn = Turn(plan, Draft("m1", "q1", "p/m"), source, approvals, Attachments(None))

@@ -9,7 +9,8 @@ import pytest
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import McpStartFailed
-from sidecar.mcp_host.environment import child_environment, resolve
+from sidecar.mcp_host.environment import resolve
+from sidecar.mcp_host.variables import child_environment
 from tests.support.hosts import plain, running
 
 POSIX_ONLY = pytest.mark.skipif(sys.platform == "win32", reason="the names of POSIX")

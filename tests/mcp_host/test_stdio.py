@@ -4,15 +4,18 @@ import asyncio
 import itertools
 import sys
 import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
 
 from sidecar.config import McpServerConfig
-from sidecar.mcp_host.environment import Launch, child_environment
+from sidecar.mcp_host.environment import Launch
+from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import FILE_BYTES, LINES, TAIL_BYTES, ServerLog
 from sidecar.mcp_host.stdio import LineBuffer, ServerProcess, open_process
+from sidecar.mcp_host.variables import child_environment
 from tests.support.hosts import is_alive
 
 
@@ -152,12 +155,23 @@ def test_a_log_file_that_cannot_be_written_costs_nobody_the_lines(tmp_path: Path
 # ---- the process ----------------------------------------------------------------------------
 
 
-async def a_process(script: str) -> ServerProcess:
-    launch = Launch(sys.executable, ("-c", script), None, child_environment({}))
-    return await open_process("s", launch, ServerLog(None, str), lambda: None)
+Start = Callable[[str], Awaitable[ServerProcess]]
 
 
-async def test_closing_lets_a_process_end_by_itself() -> None:
+@pytest.fixture
+async def a_process() -> AsyncIterator[Start]:
+    """Start a process that runs a script."""
+    guardian = Guardian(None)
+
+    async def start(script: str) -> ServerProcess:
+        launch = Launch(sys.executable, ("-c", script), None, child_environment({}))
+        return await open_process("s", launch, guardian, ServerLog(None, str), lambda: None)
+
+    yield start
+    guardian.close()
+
+
+async def test_closing_lets_a_process_end_by_itself(a_process: Start) -> None:
     process = await a_process("import sys; sys.stdin.read(); sys.exit(5)")
 
     async with asyncio.timeout(5):
@@ -167,7 +181,9 @@ async def test_closing_lets_a_process_end_by_itself() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-async def test_closing_is_as_patient_as_promised_with_one_that_only_takes_a_signal() -> None:
+async def test_closing_is_as_patient_as_promised_with_one_that_only_takes_a_signal(
+    a_process: Start,
+) -> None:
     process = await a_process("import time; print('up', flush=True); time.sleep(60)")
     async with asyncio.timeout(5):
         await process.next_line()
@@ -181,7 +197,7 @@ async def test_closing_is_as_patient_as_promised_with_one_that_only_takes_a_sign
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-async def test_a_cancelled_close_still_ends_the_process() -> None:
+async def test_a_cancelled_close_still_ends_the_process(a_process: Start) -> None:
     process = await a_process("import time; time.sleep(60)")
 
     began = time.monotonic()
@@ -193,7 +209,7 @@ async def test_a_cancelled_close_still_ends_the_process() -> None:
     assert not is_alive(process.pid)
 
 
-async def test_a_process_that_does_not_read_is_written_to_without_waiting() -> None:
+async def test_a_process_that_does_not_read_is_written_to_without_waiting(a_process: Start) -> None:
     process = await a_process("import time; time.sleep(60)")
 
     for _ in range(65):
@@ -206,7 +222,7 @@ async def test_a_process_that_does_not_read_is_written_to_without_waiting() -> N
         process.write(b"more")
 
 
-async def test_a_process_that_floods_waits_until_its_lines_are_taken() -> None:
+async def test_a_process_that_floods_waits_until_its_lines_are_taken(a_process: Start) -> None:
     process = await a_process(
         "import sys\n"
         "for i in range(100_000): print('x' * 99)\n"

@@ -19,6 +19,7 @@ from sidecar.providers.base import (
     Finished,
     Media,
     ModelEvent,
+    Notice,
     ReasoningDelta,
     StopReason,
     TextDelta,
@@ -27,14 +28,16 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.chat_completions import ChatCompletionsStream
+from sidecar.providers.dialects.chat_completions_stream import ChatCompletionsStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder, SseEvent
 from tests.providers.conftest import STREAMS
 
+ACME = Vendor("acme", "http://acme/v1")
+
 
 def read(body: bytes) -> list[ModelEvent]:
-    decoder, stream = SseDecoder(), ChatCompletionsStream(Vendor("acme", "http://acme/v1"))
+    decoder, stream = SseDecoder(), ChatCompletionsStream(ACME, {})
     events = [event for sent in decoder.feed(body) for event in stream.feed(sent)]
     events += [event for sent in decoder.end() for event in stream.feed(sent)]
     return events + list(stream.end())
@@ -104,6 +107,49 @@ def test_reasoning_sent_under_two_names_is_told_once() -> None:
     ]
 
 
+def test_reasoning_between_tags_at_the_start_of_the_text_is_told_as_reasoning() -> None:
+    pieces = ["\n<th", "ink>", "\nLet me see.", "\n</thi", "nk>\n\n", "4", " <think>"]
+
+    assert read(chunks(*({"content": piece} for piece in pieces), finish="stop")) == [
+        ReasoningDelta("Let me see."),
+        ReasoningDelta("\n"),
+        TextDelta("4"),
+        TextDelta(" <think>"),
+        Finished("stop", "stop"),
+    ]
+
+
+def test_what_may_have_been_a_tag_is_told_before_the_calls() -> None:
+    events = read(chunks({"content": "<thi"}, piece("{}", name="f", call_id="a")))
+
+    assert events[-3:] == [
+        TextDelta("<thi"),
+        ToolCall("a", "f", {}, "{}"),
+        Finished("tool_calls", "tool_calls"),
+    ]
+
+
+def test_where_reasoning_has_a_field_of_its_own_a_tag_is_text() -> None:
+    said = {"content": "<think>is a tag"}
+
+    assert read(chunks({"reasoning": "Hm."}, said, finish="stop"))[:2] == [
+        ReasoningDelta("Hm."),
+        TextDelta("<think>is a tag"),
+    ]
+
+
+def test_a_question_that_was_read_in_part_is_noticed() -> None:
+    usage = {"prompt_tokens": 4096, "completion_tokens": 1}
+    asked: JsonObject = {"messages": [{"role": "user", "content": "A word, a dream. " * 5000}]}
+    stream = ChatCompletionsStream(ACME, asked)
+    row = {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}], "usage": usage}
+
+    told = [*stream.feed(SseEvent("", json.dumps(row))), *stream.end()]
+
+    assert [event.code for event in told if isinstance(event, Notice)] == ["context_cut"]
+    assert isinstance(told[-1], Finished)
+
+
 def test_a_refusal_is_text_that_ends_as_a_refusal() -> None:
     assert own("refusal") == [
         TextDelta("I cannot "),
@@ -117,7 +163,7 @@ def test_comments_ids_and_unknown_events_do_not_disturb() -> None:
 
 
 def test_an_error_event_is_raised_after_what_came_before_it() -> None:
-    stream = ChatCompletionsStream(Vendor("acme", "http://acme/v1"))
+    stream = ChatCompletionsStream(ACME, {})
     first, second = SseDecoder().feed((STREAMS / "error_in_stream.sse").read_bytes())
 
     assert list(stream.feed(first)) == [TextDelta("So")]
@@ -145,7 +191,7 @@ def test_an_error_inside_the_stream_is_judged_as_if_it_had_come_as_a_status(
 def test_the_usage_beside_an_error_is_told() -> None:
     usage = {"prompt_tokens": 4, "completion_tokens": 1}
     row = {"error": {"code": 400, "message": "no"}, "choices": [], "usage": usage}
-    stream = ChatCompletionsStream(Vendor("acme", "http://acme/v1"))
+    stream = ChatCompletionsStream(ACME, {})
 
     first = next(stream.feed(SseEvent("", json.dumps(row))))
 
@@ -232,6 +278,7 @@ def test_done_alone_is_an_end() -> None:
         ("length", "length"),
         ("model_length", "length"),
         ("content_filter", "content_filter"),
+        ("content_filter: SAFETY", "content_filter"),
         ("tool_calls", "stop"),  # it called none
         ("eos", "stop"),
     ],
@@ -256,12 +303,17 @@ def test_content_may_be_a_list_of_text_and_thinking_parts() -> None:
     assert events[:-1] == [ReasoningDelta("Hm"), TextDelta("Hi")]
 
 
-def test_groqs_usage_is_found_where_it_is() -> None:
-    row = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+def test_the_usage_of_groq_and_of_moonshot_is_found_where_it_is() -> None:
+    choice: Any = {"delta": {}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
-    body = b"data: " + json.dumps({**row, "x_groq": {"usage": usage}}).encode() + b"\n\n"
+    rows = [
+        {"choices": [choice], "x_groq": {"usage": usage}},
+        {"choices": [{**choice, "usage": usage}]},
+    ]
 
-    assert read(body)[0] == UsageReport(Usage(input=3, output=2))
+    for row in rows:
+        told = read(b"data: " + json.dumps(row).encode() + b"\n\n")
+        assert told[0] == UsageReport(Usage(input=3, output=2))
 
 
 def test_a_new_id_opens_a_new_call_even_at_a_used_index() -> None:
@@ -393,11 +445,32 @@ def test_details_of_reasoning_that_come_in_pieces_are_one() -> None:
     assert said == {"reasoning_details": [whole]}
 
 
-def test_plain_reasoning_is_kept_for_the_answer_to_a_call_and_not_otherwise() -> None:
-    thought, called = {"reasoning_content": "hm"}, piece("{}", name="f", call_id="a")
+def thinking(*texts: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text} for text in texts]}
 
-    assert verbatim(thought, called, finish="tool_calls") == {"reasoning_content": "hm"}
-    assert verbatim(thought, {"content": "Yes."}) is None
+
+@pytest.mark.parametrize(
+    ("deltas", "kept"),
+    [
+        ([{"reasoning_content": "h"}, {"reasoning_content": "m"}], {"reasoning_content": "hm"}),
+        ([{"reasoning": "hm"}, {"content": "Yes."}], {"reasoning": "hm"}),
+        ([{"reasoning": "hm", "reasoning_content": "hm"}], {"reasoning_content": "hm"}),
+        (
+            [{"content": "<think>hm</th"}, {"content": "ink>Yes."}],
+            {"content": "<think>hm</think>Yes."},
+        ),
+        (
+            [{"content": [thinking("h", "m"), thinking()]}, {"content": "Yes."}],
+            {"content": [thinking("hm"), {"type": "text", "text": "Yes."}]},
+        ),
+        ([{"content": [thinking("hm")]}], {"content": [thinking("hm")]}),
+    ],
+)
+def test_plain_reasoning_is_kept_where_it_was_for_the_answer_to_a_call_and_not_otherwise(
+    deltas: list[dict[str, Any]], kept: Any
+) -> None:
+    assert verbatim(*deltas, piece("{}", name="f", call_id="a"), finish="tool_calls") == kept
+    assert verbatim(*deltas) is None
 
 
 def test_what_gemini_puts_beside_a_call_is_kept_for_that_call() -> None:

@@ -300,11 +300,6 @@ def answered(events: list[ModelEvent], model: str) -> Message:
     return said.model_copy(update={"model": f"acme/{model}", "vendor_content": content})
 
 
-@pytest.mark.parametrize(
-    "wire",
-    [each for each in FORMATS if each.name != "generate_content"],
-    ids=lambda wire: wire.name,
-)
 async def test_an_image_that_a_tool_gave_is_shown_to_the_model(
     upstream: FakeOpenAI, wire: Format, provider: Provider
 ) -> None:

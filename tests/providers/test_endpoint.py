@@ -20,6 +20,7 @@ from sidecar.providers.base import (
     Finished,
     ModelEvent,
     ModelRequest,
+    Notice,
     Params,
     Provider,
     Retrying,
@@ -533,10 +534,13 @@ async def test_a_parameter_that_the_server_does_not_take_is_left_out_from_then_o
     upstream.will(status(400, complaint), text("Hi"))
 
     with structlog.testing.capture_logs() as logged:
-        await all_of(provider.stream(request))
-        await all_of(provider.stream(request))
+        told = await all_of(provider.stream(request))
+        told_again = await all_of(provider.stream(request))
 
     assert [line["event"] for line in logged] == ["parameter_dropped"]
+    assert isinstance(told[0], Notice)
+    assert told[0].code == "parameter_dropped"
+    assert told_again == told[1:]
     first, second, third = upstream.bodies
     assert first != second
     assert second == third

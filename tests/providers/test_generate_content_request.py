@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from google.genai import types
 
 from sidecar.messages import (
     CitationPart,
     ImagePart,
     JsonObject,
+    MediaContent,
     Message,
     Part,
     ReasoningPart,
@@ -18,8 +20,9 @@ from sidecar.messages import (
     VendorContent,
 )
 from sidecar.providers.base import ModelRequest, Notice, Params
-from sidecar.providers.dialects.base import UNANSWERED, Encoded, Extracted, Files, Native
-from sidecar.providers.dialects.generate_content import FORMAT, UNSIGNED, GenerateContent
+from sidecar.providers.dialects.base import SILENCE, UNANSWERED, Encoded, Extracted, Files, Native
+from sidecar.providers.dialects.generate_content import UNSIGNED, GenerateContent
+from sidecar.providers.dialects.generate_content_stream import FORMAT
 from tests.providers.conftest import call, message, result, tool, user
 
 GEMINI = "gemini-3-pro-preview"
@@ -246,6 +249,35 @@ def test_nothing_is_sent_without_parts_and_neighbours_of_one_role_are_one() -> N
     ]
 
 
+def test_the_person_is_always_the_first_to_speak() -> None:
+    silence = user_turn({"text": SILENCE})
+
+    assert contents(assistant(TextPart(text="Hello.")), user("Hi")) == [
+        silence,
+        model_turn({"text": "Hello."}),
+        user_turn({"text": "Hi"}),
+    ]
+    assert contents(assistant(), user("Hi")) == [user_turn({"text": "Hi"})]
+    assert contents(user("")) == [silence]
+
+
+@pytest.mark.parametrize(("model", "are_shown"), [(GEMINI, True), ("gemini-2.5-pro", False)])
+def test_the_images_of_a_result_are_inside_of_it_where_the_model_takes_them(
+    model: str, are_shown: bool
+) -> None:
+    image = MediaContent(type="image", mime="image/png", bytes=3, attachment_id="p")
+    given = result("1", "A view.").model_copy(update={"content": (image,)})
+    said = assistant(call("1"), call("2"), given, result("2", "b"))
+
+    sent = contents(user("Look"), said, model=model, files={"p": Native("image/png", "AAAA")})
+
+    shown: Any = {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}
+    seen = wire_result("A view.", **shown) if are_shown else wire_result("A view.")
+    assert sent[-1] == user_turn(seen, wire_result("b"))
+    for turn in sent:
+        types.Content.model_validate(turn)
+
+
 def test_gemini_s_own_parts_go_back_as_they_came() -> None:
     own = [
         {"text": "Hm.", "thought": True},
@@ -390,8 +422,6 @@ def test_a_body_without_a_refused_parameter_stays_as_it_is(name: str) -> None:
 
 
 def test_google_s_own_types_take_our_requests() -> None:
-    from google.genai import types
-
     schema: Any = {"type": "object", "properties": {"x": {"const": 1}}}
     params = Params(
         temperature=1,

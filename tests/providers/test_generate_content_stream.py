@@ -27,6 +27,7 @@ from sidecar.providers.base import (
     Media,
     ModelEvent,
     ModelRequest,
+    Notice,
     Params,
     ProviderItem,
     ReasoningDelta,
@@ -36,7 +37,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.generate_content import FORMAT, GenerateContentStream
+from sidecar.providers.dialects.generate_content_stream import FORMAT, GenerateContentStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
 from tests.providers.conftest import Open, asking, message, user
@@ -369,6 +370,25 @@ def test_an_answer_that_gemini_gave_up_on_is_an_error_with_its_words(finish: str
 def test_a_blocked_prompt_is_filtered_without_any_candidate() -> None:
     assert read({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}) == [
         Finished("content_filter", "PROHIBITED_CONTENT")
+    ]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        parts(finish="SAFETY", finishMessage="It is about attacks."),
+        {
+            "promptFeedback": {
+                "blockReason": "SAFETY",
+                "blockReasonMessage": "It is about attacks.",
+            }
+        },
+    ],
+)
+def test_why_an_answer_was_filtered_is_told_in_google_s_words(chunk: Any) -> None:
+    assert read(chunk) == [
+        Notice("content_filter", "acme stopped this answer: It is about attacks."),
+        Finished("content_filter", "SAFETY"),
     ]
 
 

@@ -12,6 +12,7 @@ from sidecar.providers.base import (
     Citation,
     Finished,
     ModelEvent,
+    Notice,
     ProviderItem,
     ReasoningDelta,
     StopReason,
@@ -21,9 +22,10 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.messages import MAX_SEQUELS, MessagesStream
+from sidecar.providers.dialects.messages_stream import MAX_SEQUELS, MessagesStream
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseDecoder
+from tests.providers.test_invariants import broken
 from tests.support.anthropic_stream import (
     Event,
     answer,
@@ -307,6 +309,34 @@ def test_nothing_of_a_refused_answer_is_done_or_sent_back() -> None:
     assert events[-1] == Finished("refusal", "refusal")
 
 
+@pytest.mark.parametrize(
+    ("details", "told"),
+    [
+        (
+            {"type": "refusal", "category": "cyber", "explanation": "It is about attacks."},
+            ["acme stopped this answer: It is about attacks."],
+        ),
+        (
+            {"type": "refusal", "category": "cyber", "explanation": None},
+            ["acme stopped this answer: cyber"],
+        ),
+        ({"type": "refusal", "category": None}, []),
+        ("cyber", []),
+        (None, []),
+    ],
+)
+def test_why_an_answer_was_refused_is_told_in_the_vendors_words(
+    details: Any, told: list[str]
+) -> None:
+    refused = ending("refusal")
+    refused["delta"]["stop_details"] = details
+
+    events = read(wire(start(), *said("Hi"), refused, STOP))
+
+    assert only(Notice, events) == [Notice("refusal", text) for text in told]
+    assert events[-1] == Finished("refusal", "refusal")
+
+
 def test_input_is_what_was_read_and_what_came_from_and_went_into_the_cache() -> None:
     body = wire(
         start(input_tokens=10, cache_read_input_tokens=100, cache_creation_input_tokens=1000),
@@ -393,7 +423,9 @@ def test_deltas_of_a_block_that_nobody_began_are_read_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("seed", range(300))
-def test_whatever_is_broken_in_a_stream_it_is_an_answer_or_an_error_of_ours(seed: int) -> None:
+def test_what_is_broken_around_a_search_of_the_vendors_is_an_answer_or_an_error_of_ours(
+    seed: int,
+) -> None:
     chance = random.Random(seed)
     events: list[Any] = [
         start(), *thought("Hm.", "c2ln"), *said("a", index=1), *block(SEARCH, index=2),
@@ -415,15 +447,6 @@ def test_whatever_is_broken_in_a_stream_it_is_an_answer_or_an_error_of_ours(seed
     assert (only(Finished, told)[0].reason == "tool_calls") == bool(calls)
     sent_back = [part["id"] for part in verbatim(told) or [] if part["type"] == "tool_use"]
     assert sent_back in ([call.call_id for call in calls], [])
-
-
-def broken(value: Any, chance: random.Random) -> Any:
-    """The same with one thing in it missing or of another type."""
-    if isinstance(value, dict) and value and chance.random() < 0.9:
-        name = chance.choice(list(value))
-        rest = {key: inner for key, inner in value.items() if key != name}
-        return rest if chance.random() < 0.3 else rest | {name: broken(value[name], chance)}
-    return chance.choice([None, 0, -1, 1.5, True, "", "text", [], [1], {}, {"a": None}])
 
 
 def test_empty_text_does_not_go_back_for_it_is_refused() -> None:

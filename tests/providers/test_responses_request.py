@@ -37,7 +37,7 @@ from sidecar.providers.base import (
     ToolCall,
     Verbatim,
 )
-from sidecar.providers.dialects.base import UNANSWERED, Extracted, Files, Native
+from sidecar.providers.dialects.base import SILENCE, UNANSWERED, Extracted, Files, Native
 from sidecar.providers.dialects.responses import Responses
 from tests.providers.conftest import Open, asking, call, message, result, tool, user
 from tests.providers.test_chat_completions_request import assistant
@@ -387,6 +387,19 @@ def test_a_message_that_was_cut_before_it_said_anything_is_left_out(
     parts: tuple[Part, ...],
 ) -> None:
     assert items(user("Hi"), assistant(*parts)) == [{"role": "user", "content": "Hi"}]
+
+
+@pytest.mark.parametrize("empty", [(), (TextPart(text=""),), (TextPart(text=" \n"),)])
+def test_an_empty_message_of_a_person_is_a_silence(empty: tuple[Part, ...]) -> None:
+    assert items(message("user", *empty)) == [{"role": "user", "content": SILENCE}]
+
+
+def test_empty_text_beside_an_image_is_not_sent() -> None:
+    shown = message("user", TextPart(text=""), ImagePart(attachment_id="p", mime="image/png"))
+
+    [sent] = items(shown, files={"p": Native("image/png", "AAAA")})
+
+    assert [block["type"] for block in sent["content"]] == ["input_image"]
 
 
 COMPLAINTS = [

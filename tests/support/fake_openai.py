@@ -15,7 +15,7 @@ import asyncio
 import itertools
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from types import TracebackType
@@ -61,6 +61,7 @@ class FakeOpenAI:
         self.connections: set[object] = set()  # the clients' addresses: one for each connection
         self._answers: list[Answer] = [text("Hello.")]
         self._models_answer: Answer | None = None
+        self._choose: Callable[[dict[str, Any]], Answer] | None = None
 
     @property
     def url(self) -> str:
@@ -74,6 +75,10 @@ class FakeOpenAI:
 
     def will(self, *answers: Answer) -> None:
         self._answers = list(answers)
+
+    def will_choose(self, choose: Callable[[dict[str, Any]], Answer]) -> None:
+        """By what is asked, for questions that come at once."""
+        self._choose = choose
 
     def will_list(self, answer: Answer) -> None:
         self._models_answer = answer
@@ -95,7 +100,10 @@ class FakeOpenAI:
         await self._runner.cleanup()
 
     async def _chat(self, request: web.Request) -> web.StreamResponse:
-        await self._record(request, await request.json())
+        body = await request.json()
+        await self._record(request, body)
+        if self._choose is not None:
+            return await self._give(request, self._choose(body))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         return await self._give(request, answer)
 

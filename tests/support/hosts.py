@@ -60,7 +60,11 @@ class WatchedHost:
     """`server` and `tool` name what a test talks about; most have one server, `s`."""
 
     def __init__(
-        self, servers: dict[str, McpServerConfig], log_dir: Path | None, network: Network
+        self,
+        servers: dict[str, McpServerConfig],
+        log_dir: Path | None,
+        notes_dir: Path | None,
+        network: Network,
     ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
         self.pids: set[int] = set()
@@ -69,6 +73,7 @@ class WatchedHost:
         self.host = Host(
             servers,
             log_dir=log_dir,
+            notes_dir=notes_dir,
             network=network,
             save=self.attachments.save,
             emit=self._emit,
@@ -127,10 +132,14 @@ class WatchedHost:
 
 @contextlib.asynccontextmanager
 async def running(
-    *, log_dir: Path | None = None, network: Network = DIRECT, **servers: McpServerConfig
+    *,
+    log_dir: Path | None = None,
+    notes_dir: Path | None = None,
+    network: Network = DIRECT,
+    **servers: McpServerConfig,
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir, network)
+    watched = WatchedHost(servers, log_dir, notes_dir, network)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched

@@ -228,6 +228,7 @@ def environment(home: Path, more: Mapping[str, str] | None = None) -> dict[str, 
         "XDG_CONFIG_HOME": str(home / "config"),
         "XDG_DATA_HOME": str(home / "data"),
         "XDG_STATE_HOME": str(home / "state"),
+        "SIDECAR_CHAT__TITLES": "words",  # a title of the model's is one more request
         "SSH_CONNECTION": "",  # no browser opens, also where there always is a display
         "PYTHON_KEYRING_BACKEND": "keyring.backends.fail.Keyring",
     }
@@ -247,7 +248,8 @@ THREE_SERVERS: dict[str, JsonObject] = {
         "args": ["-c", f'sleep 60 & exec "$0" -m {SERVERS}.plain', sys.executable],
         "cwd": str(PROJECT),
     },
-    "deaf": json.loads(server("faulty", "Deaf")),  # to the end of its input and to SIGTERM
+    # to the end of its input and to SIGTERM, with a child that is so too, and has gone away
+    "deaf": json.loads(server("faulty", "DeafParent")),
 }
 
 

@@ -23,11 +23,12 @@ def world(
     folders = Folders(home / "config", home / "data", home / "log")
     folders.make()
     folders.settings_file.write_text(settings)
-    loaded = load(folders, environ=environ or {}, flags=Flags(demo=demo), managed=True)
+    environ = {"SIDECAR_CHAT__TITLES": "words", **(environ or {})}  # a title is one more request
+    loaded = load(folders, environ=environ, flags=Flags(demo=demo), managed=True)
     return World(
         settings=loaded,
         folders=folders,
-        environ=environ or {},
+        environ=environ,
         keyring=Keyring("sidecar", MemoryKeyring),
         token=TOKEN,
         redact=redact_value,

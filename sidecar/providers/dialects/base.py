@@ -5,6 +5,7 @@ clock and knows of a provider no more than its name. Also here: what all of them
 conversation, cut into the steps in which it was asked for.
 """
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -23,11 +24,14 @@ from sidecar.messages import (
     ToolCallPart,
     ToolResultPart,
 )
-from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice
-from sidecar.providers.failures import Vendor
+from sidecar.providers.base import ModelEvent, ModelInfo, ModelRequest, Notice, StopReason
+from sidecar.providers.failures import MAX_WORDS, Vendor
 from sidecar.providers.sse import SseEvent
 
 MAX_COUNT = 2**53  # what every reader of our frames can hold; more is no count of tokens
+SILENCE = "…"  # for what must not be empty
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_-]{0,63}")
+_SIGN = re.compile(r"[^A-Za-z0-9_-]")
 UNANSWERED = "This call was cancelled before it gave a result."
 
 
@@ -114,8 +118,8 @@ class Dialect(Protocol):
         """The models that can chat, by id. Raises ValueError."""
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
-        """The parameter in `body` that a server's complaint (HTTP 400 or 422) says it does not
-        take, if without it the question stays the same question."""
+        """What in `body` a server's complaint (HTTP 400, 422 or 500) says it does not take, if
+        without it the question stays the same question; a name for `without`."""
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         """The body without a refused parameter, or with it under the name that is left.
@@ -169,6 +173,8 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
     for index, part in enumerate(message.parts):
         if not is_own and (part.type == "tool_call" or part.type == "tool_result"):
             part = part.model_copy(update={"tool_call_id": _plain_id(part.tool_call_id)})
+        if part.type == "tool_call" and not _NAME.fullmatch(part.offered_as):
+            part = part.model_copy(update={"offered_as": _plain_name(part.offered_as)})
         if part.type == "tool_result":
             step.results[part.tool_call_id] = part
             continue
@@ -177,7 +183,7 @@ def steps(message: Message, *, provider: str, model: str, format: str) -> Iterat
             step = Step()
         if index in own:
             step.verbatim = own[index].content
-        if part.type != "citation" and part.type != "provider_item":
+        if part.type != "citation" and part.type != "provider_item" and part.type != "summary":
             step.said.append(part)
     if step.said or step.verbatim:
         yield step
@@ -193,6 +199,12 @@ def pictures(result: ToolResultPart, files: Files) -> list[Native]:
 def _plain_id(tool_call_id: str) -> str:
     """An id that every vendor takes: Mistral wants nine letters and digits, others no signs."""
     return sha256(tool_call_id.encode()).hexdigest()[:9]
+
+
+def _plain_name(name: str) -> str:
+    """A name that every vendor takes back: a model may call what was never offered."""
+    plain = _SIGN.sub("_", name)[:64]
+    return plain if _NAME.fullmatch(plain) else f"_{plain[:63]}"
 
 
 def parse_chunk(event: SseEvent, vendor: Vendor, *, is_whole: bool) -> JsonObject:
@@ -212,6 +224,12 @@ def parse_chunk(event: SseEvent, vendor: Vendor, *, is_whole: bool) -> JsonObjec
     return jsons.fields(next(iter(chunk), None) if isinstance(chunk, list) else chunk)
 
 
+def stopped(vendor: Vendor, reason: StopReason, why: str) -> Iterator[Notice]:
+    """The vendor's own words for why it refused an answer or filtered it, where it has any."""
+    if why:
+        yield Notice(reason, f"{vendor.name} stopped this answer: {why[:MAX_WORDS]}")
+
+
 def listing(listed: JsonValue, model: Callable[[JsonObject], ModelInfo | None]) -> list[ModelInfo]:
     """The models of a vendor's list, by id. Raises ValueError for what is no list."""
     if not isinstance(listed, list):
@@ -224,6 +242,17 @@ def count(counts: JsonValue, name: str) -> int:
     """A number of tokens; 0 for whatever is none."""
     value = counts.get(name) if isinstance(counts, dict) else None
     return int(value) if isinstance(value, int | float) and 0 <= value <= MAX_COUNT else 0
+
+
+def output_of(usage: JsonValue, output: int, reasoning: int, *, read: int) -> int:
+    """Tokens of output, with those of reasoning: xAI leaves these out, but not of the total."""
+    whole = count(usage, "total_tokens") - read
+    return whole if whole == output + reasoning else output
+
+
+def first_answer(answers: JsonValue) -> JsonObject:
+    """Of several at once, which nobody asked for; empty where there is none."""
+    return next((answer for answer in jsons.rows(answers) if not answer.get("index")), {})
 
 
 def _unanswered(call: ToolCallPart) -> ToolResultPart:

@@ -88,9 +88,8 @@ class CallPieces:
         self._ids: set[str] = set()
 
     def add(self, piece: dict[str, JsonValue]) -> Iterator[ToolArguments]:
-        function = piece.get("function")
-        function = function if isinstance(function, dict) else {}
-        name = text if isinstance(text := function.get("name"), str) else ""
+        function = jsons.fields(piece.get("function"))
+        name = jsons.text(function.get("name"))
         arguments = _arguments_text(function.get("arguments"))
         call = self._call_of(piece, name, arguments)
         call.name = call.name or name
@@ -116,7 +115,7 @@ class CallPieces:
         return made
 
     def _call_of(self, piece: Mapping[str, JsonValue], name: str, arguments: str) -> Call:
-        vendor_id = text if isinstance(text := piece.get("id"), str) else ""
+        vendor_id = jsons.text(piece.get("id"))
         index = number if isinstance(number := piece.get("index"), int) else None
         if vendor_id in self._by_id:
             return self._by_id[vendor_id]

@@ -1,74 +1,35 @@
-"""OpenAI's chat completions format, as its many speakers really speak it: request out, events in.
+"""A question in OpenAI's chat completions format, as its many speakers take it.
 
-A pure state machine: no I/O, no clocks. Promises that every call the model made is told exactly
-once with an id of its own, that a stream without its terminal is an error and never a success,
-and that what is unknown is skipped. Does not know who is at the other end beyond the name.
+Promises that every call goes back with its result, and what a server wants back beside them.
+Knows no HTTP and of the server no more than the provider's name.
 """
 
 import json
-import re
-from base64 import b64decode
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from typing import Literal, TypeAlias
 
 from pydantic import JsonValue
 
-from sidecar import jsons
-from sidecar.messages import Cost, JsonObject, Part, Tool, ToolCallPart, Usage
-from sidecar.providers.base import (
-    Citation,
-    Finished,
-    Media,
-    ModelEvent,
-    ModelInfo,
-    ModelRequest,
-    ReasoningDelta,
-    StopReason,
-    TextDelta,
-    UsageReport,
-    Verbatim,
-)
+from sidecar.messages import JsonObject, Part, Tool, ToolCallPart
+from sidecar.providers.base import ModelInfo, ModelRequest
 from sidecar.providers.dialects.base import (
     Encoded,
     Files,
     Native,
     Step,
     Takes,
-    count,
-    parse_chunk,
     pictures,
     steps,
 )
-from sidecar.providers.dialects.call_pieces import CallPieces
-from sidecar.providers.dialects.chat_extras import ChatExtras, laid_over
+from sidecar.providers.dialects.chat_completions_stream import FORMAT, ChatCompletionsStream
+from sidecar.providers.dialects.chat_extras import laid_over
+from sidecar.providers.dialects.chat_refusals import refused_by, without
+from sidecar.providers.dialects.chat_turns import in_turns
 from sidecar.providers.dialects.openai_models import parse_models
+from sidecar.providers.dialects.tools import in_order, parameters
 from sidecar.providers.failures import Vendor
-from sidecar.providers.sse import SseEvent
 
 TokenLimit: TypeAlias = Literal["max_completion_tokens", "max_tokens"]
-
-FORMAT = "chat_completions"
-_TOKEN_LIMITS = {"max_tokens": "max_completion_tokens", "max_completion_tokens": "max_tokens"}
-_DROPPABLE = ("stream_options", "temperature", "top_p", "reasoning_effort", "stop")
-_REFUSAL = re.compile(
-    r"unsupported|not support|unknown|unrecogni[sz]ed|unexpected|not permitted|not allowed"
-    r"|extra (inputs|fields|parameters)|only the default",
-    re.IGNORECASE,
-)
-_STOP_REASONS: dict[str, StopReason] = {
-    "length": "length",
-    "max_tokens": "length",
-    "model_length": "length",  # Mistral
-    "content_filter": "content_filter",
-    "sensitive": "content_filter",  # Zhipu
-    "refusal": "refusal",
-}
-_GAVE_UP = re.compile(  # OpenRouter, DeepSeek, SGLang, Zhipu, Gemini
-    r"error|insufficient_system_resource|abort|network_error|.*MALFORMED_FUNCTION_CALL.*",
-    re.DOTALL,
-)
-_DATA_URL = re.compile(r"data:(image/[\w.+-]+);base64,")
 
 
 class ChatCompletions:
@@ -88,13 +49,12 @@ class ChatCompletions:
         params = request.params
         body: JsonObject = {
             "model": request.model,
-            "messages": self._messages(request, files),
+            "messages": list[JsonValue](in_turns(self._messages(request, files))),
             "stream": True,
             "stream_options": {"include_usage": True},
         }
         if request.tools:
-            tools = sorted(request.tools, key=lambda tool: tool.name)
-            body["tools"] = [_tool(tool) for tool in tools]
+            body["tools"] = [_tool(tool) for tool in in_order(request.tools)]
         if params.json_schema is not None:
             schema: JsonObject = {"name": "answer", "schema": params.json_schema}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -107,195 +67,34 @@ class ChatCompletions:
         }
         return Encoded(body | {key: value for key, value in optional.items() if value is not None})
 
-    def stream(self, vendor: Vendor, body: JsonObject) -> "ChatCompletionsStream":
-        return ChatCompletionsStream(vendor)
+    def stream(self, vendor: Vendor, body: JsonObject) -> ChatCompletionsStream:
+        return ChatCompletionsStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
         return parse_models(body)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
-        if not _REFUSAL.search(complaint):
-            return None
-        for name in (*_DROPPABLE, *_TOKEN_LIMITS):
-            if name in body and re.search(rf"(?<!\w){name}(?!\w)", complaint):
-                return name
-        return None
+        return refused_by(complaint, body)
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
-        kept = {key: value for key, value in body.items() if key != name}
-        if name in _TOKEN_LIMITS and name in body:
-            kept[_TOKEN_LIMITS[name]] = body[name]
-        return kept
+        return without(body, name)
 
-    def _messages(self, request: ModelRequest, files: Files) -> list[JsonValue]:
-        messages: list[JsonValue] = []
+    def _messages(self, request: ModelRequest, files: Files) -> Iterator[JsonObject]:
         if request.system_prompt:
-            messages.append({"role": "system", "content": request.system_prompt})
+            yield {"role": "system", "content": request.system_prompt}
         for message in request.history:
             if message.role == "user":
-                messages.append({"role": "user", "content": _content(message.parts, files)})
+                yield {"role": "user", "content": _content(message.parts, files)}
                 continue
             for step in steps(message, provider=self._provider, model=request.model, format=FORMAT):
-                messages.extend(_step(step, files))
-        return messages
-
-
-class ChatCompletionsStream:
-    def __init__(self, vendor: Vendor) -> None:
-        self.done = False
-        self.sequel: JsonObject | None = None
-        self._vendor = vendor
-        self._calls = CallPieces()
-        self._extras = ChatExtras()
-        self._usage: Usage | None = None
-        self._finish: str | None = None
-        self._refused = False
-
-    @property
-    def is_whole(self) -> bool:
-        return self.done or self._finish is not None
-
-    def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
-        """Raises ProviderError for an error inside the stream, after what came before it."""
-        if self.done:
-            return
-        if event.data.startswith("[DONE]"):
-            self.done = True
-            return
-        chunk = parse_chunk(event, self._vendor, is_whole=self.is_whole)
-        if usage := _usage(chunk):
-            self._usage = usage
-        choice = _first_choice(chunk)
-        if choice is not None:
-            delta = choice.get("delta")
-            if isinstance(delta, dict):
-                yield from self._delta(delta)
-            if isinstance(finish := choice.get("finish_reason"), str) and finish:
-                self._finish = finish
-        error = chunk.get("error") or (chunk if event.event == "error" else None)
-        gave_up = _GAVE_UP.fullmatch(self._finish or "")
-        if (error or gave_up) and self._usage is not None:
-            yield UsageReport(self._usage)
-        if error:
-            raise self._vendor.reported(error)
-        if gave_up:
-            raise self._vendor.bad_response(f"gave up on its answer ({gave_up[0][:80]}).")
-
-    def end(self) -> Iterator[ModelEvent]:
-        """The calls, the usage and Finished. Raises ProviderBadResponse for an answer cut short."""
-        if not self.is_whole:
-            raise self._vendor.cut_short()
-        reason = _STOP_REASONS.get(self._finish or "", "stop")
-        calls = self._calls.complete(was_cut=reason in ("length", "content_filter"))
-        if any(not call.name for call in calls):
-            raise self._vendor.nameless_call()
-        yield from calls
-        if extras := self._extras.verbatim(self._calls):
-            yield Verbatim(FORMAT, extras)
-        if self._usage is not None:
-            yield UsageReport(self._usage)
-        if calls:
-            reason = "tool_calls"
-        elif self._refused:
-            reason = "refusal"
-        yield Finished(reason, self._finish)
-
-    def _delta(self, delta: dict[str, JsonValue]) -> Iterator[ModelEvent]:
-        self._extras.add(delta)
-        # Some servers send one text under both names.
-        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-        if reasoning and isinstance(reasoning, str):
-            yield ReasoningDelta(reasoning)
-        content = delta.get("content")
-        if isinstance(content, str):
-            if content:
-                yield TextDelta(content)
-        elif isinstance(content, list):
-            yield from _content_parts(content)
-        refusal = delta.get("refusal")
-        if refusal and isinstance(refusal, str):
-            self._refused = True
-            yield TextDelta(refusal)
-        for piece in jsons.rows(delta.get("tool_calls")):
-            yield from self._calls.add(piece)
-        for annotation in jsons.rows(delta.get("annotations")):
-            yield from _citation(annotation)
-        for image in jsons.rows(delta.get("images")):
-            yield from _media(image)
-
-
-def _first_choice(chunk: Mapping[str, JsonValue]) -> dict[str, JsonValue] | None:
-    choices = chunk.get("choices")
-    if isinstance(choices, list):
-        for choice in choices:
-            if isinstance(choice, dict) and not choice.get("index"):
-                return choice
-    return None
-
-
-def _content_parts(parts: Sequence[JsonValue]) -> Iterator[TextDelta | ReasoningDelta]:
-    """Content as a list: `{type: text, text}` and `{type: thinking, thinking: [{text}]}`."""
-    for part in parts:
-        if not isinstance(part, dict):
-            continue
-        if text := _text(part.get("text")):
-            yield TextDelta(text)
-        if thinking := _text(part.get("thinking")):
-            yield ReasoningDelta(thinking)
-
-
-def _citation(annotation: JsonObject) -> Iterator[Citation]:
-    cited = jsons.fields(annotation.get("url_citation"))
-    if url := jsons.text(cited.get("url")):
-        yield Citation(url, jsons.text(cited.get("title")) or None)
-
-
-def _media(image: JsonObject) -> Iterator[Media]:
-    """An image as OpenRouter sends it; one that is only an address is left where it is."""
-    url = jsons.text(jsons.fields(image.get("image_url")).get("url"))
-    if found := _DATA_URL.match(url):
-        with suppress(ValueError):  # broken base64
-            yield Media(found[1], b64decode(url[found.end() :], validate=True))
-
-
-def _text(value: JsonValue) -> str:
-    """Mistral's thinking is a list of parts; all other text is one."""
-    return jsons.text(value) or "".join(_text(part.get("text")) for part in jsons.rows(value))
-
-
-def _usage(chunk: Mapping[str, JsonValue]) -> Usage | None:
-    usage = chunk.get("usage")
-    if not usage and isinstance(groq := chunk.get("x_groq"), dict):
-        usage = groq.get("usage")
-    if not isinstance(usage, dict) or not usage:
-        return None
-    prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
-    reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
-    # xAI leaves reasoning out of completion_tokens, but not out of the total.
-    whole = count(usage, "total_tokens") - prompt
-    return Usage(
-        cost=_cost(usage.get("cost")),
-        input=prompt,
-        output=whole if whole == completion + reasoning else completion,
-        cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
-        reasoning=reasoning,
-    )
-
-
-def _cost(cost: JsonValue) -> Cost | None:
-    """OpenRouter's own word."""
-    if isinstance(cost, bool) or not isinstance(cost, int | float) or cost < 0:
-        return None
-    return Cost(amount=cost, estimated=False)
+                yield from _step(step, files)
 
 
 def _tool(tool: Tool) -> JsonObject:
-    schema: JsonObject = {"properties": {}, **tool.input_schema, "type": "object"}
     function: JsonObject = {
         "name": tool.name,
         "description": tool.description,
-        "parameters": schema,
+        "parameters": parameters(tool),
     }
     return {"type": "function", "function": function}
 
@@ -310,7 +109,8 @@ def _content(parts: Sequence[Part], files: Files) -> JsonValue:
 
 def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
     if part.type == "text":
-        yield {"type": "text", "text": part.text}
+        if part.text.strip():  # empty text beside an image is refused
+            yield {"type": "text", "text": part.text}
     elif part.type in ("image", "file"):
         fitted = files[part.attachment_id]
         if isinstance(fitted, Native):
@@ -325,12 +125,13 @@ def _step(step: Step, files: Files) -> Iterator[JsonObject]:
     An answer is text and nothing else here; its images follow all of them as if a person sent them.
     """
     calls: list[JsonValue] = [_call(call) for call in step.calls]
-    said: JsonObject = {"role": "assistant", "content": step.text or None}
+    text = step.text if step.text.strip() else None
+    said: JsonObject = {"role": "assistant", "content": text}
     if calls:
         said["tool_calls"] = calls
     if isinstance(step.verbatim, dict):
         said = laid_over(said, step.verbatim)
-    if calls or step.text:
+    if calls or text:
         yield said
     for call, result in step.answers():
         yield {"role": "tool", "tool_call_id": call.tool_call_id, "content": result.text}

@@ -47,8 +47,7 @@ class _Block:
         return json.dumps(given, ensure_ascii=False) if given else ""
 
     def citations(self) -> list[JsonValue]:
-        cited = self.content.get("citations")
-        return cited if isinstance(cited, list) else []
+        return jsons.items(self.content.get("citations"))
 
     def is_blank(self) -> bool:
         return self.kind == "text" and not str(self.content["text"]).strip()
@@ -67,7 +66,7 @@ class Blocks:
         return any(block.kind == "tool_use" for block in self._blocks)
 
     def start(self, index: Index, content: JsonObject) -> Iterator[ModelEvent]:
-        kind = value if isinstance(value := content.get("type"), str) else ""
+        kind = jsons.text(content.get("type"))
         if not kind:
             return
         block = self._opened(index, kind, content)
@@ -149,10 +148,9 @@ class Blocks:
                 yield ProviderItem(f"{kind}:{block.name}" if kind == "server_tool_use" else kind)
 
     def _opened(self, index: Index, kind: str, content: JsonObject) -> _Block:
-        block = _Block(kind, content)
-        block.name = name if isinstance(name := content.get("name"), str) else ""
+        block = _Block(kind, content, name=jsons.text(content.get("name")))
         if kind == "tool_use":
-            wanted = given if isinstance(given := content.get("id"), str) else ""
+            wanted = jsons.text(content.get("id"))
             while not wanted or wanted in self._call_ids:
                 wanted = f"toolu_{uuid4().hex}"
             self._call_ids.add(wanted)
@@ -200,10 +198,9 @@ class Blocks:
 
 def _citation(cited: JsonValue) -> Citation | None:
     """From a page of the web, a search result that a tool gave, or a document of the request."""
-    if not isinstance(cited, dict):
-        return None
-    address = cited.get("url") or cited.get("source")
+    said = jsons.fields(cited)
+    address = said.get("url") or said.get("source")
     url = address if isinstance(address, str) and address.startswith("http") else None
-    titles = (cited.get("title"), cited.get("document_title"), address)
-    title = next((text for text in titles if isinstance(text, str) and text), None)
+    titles = (said.get("title"), said.get("document_title"), address)
+    title = next((text for title in titles if (text := jsons.text(title))), None)
     return Citation(url, None if title == url else title) if url or title else None

@@ -1,30 +1,21 @@
-"""Anthropic's Messages format: request out, events in.
+"""A question in Anthropic's Messages format.
 
-A pure state machine: no I/O, no clocks. Promises that a turn goes back with all that the vendor
-wants back (thinking with its signatures, its own tools' results), that every tool result stands
-where the vendor looks for it, and that a stream without `message_stop` is an error. Goes by each
-event's `type` and not by its name, which some proxies leave out.
+Promises that a turn goes back with all that the vendor wants back (thinking with its signatures,
+its own tools' results), and that every tool result stands where the vendor looks for it. Knows no
+HTTP and of the server no more than the provider's name.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 from pydantic import JsonValue
 
 from sidecar import jsons
-from sidecar.messages import JsonObject, Part, Tool, ToolResultPart, Usage
-from sidecar.providers.base import (
-    Finished,
-    ModelEvent,
-    ModelInfo,
-    ModelRequest,
-    Params,
-    StopReason,
-    UsageReport,
-    Verbatim,
-)
+from sidecar.messages import JsonObject, Part, Tool, ToolResultPart
+from sidecar.providers.base import ModelInfo, ModelRequest, Params
 from sidecar.providers.dialects.base import (
+    SILENCE,
     Encoded,
     Files,
     Native,
@@ -32,21 +23,17 @@ from sidecar.providers.dialects.base import (
     Takes,
     count,
     listing,
-    parse_chunk,
     pictures,
     steps,
 )
-from sidecar.providers.dialects.message_blocks import Blocks
+from sidecar.providers.dialects.messages_stream import FORMAT, MessagesStream, trimmed
+from sidecar.providers.dialects.tools import in_order, parameters
 from sidecar.providers.failures import Vendor
-from sidecar.providers.sse import SseEvent
 
 Version: TypeAlias = tuple[int, int]
-
-FORMAT = "messages"
-MAX_SEQUELS = 10  # each is a request of its own, and the vendor pauses after ten searches or so
 MIN_BUDGET = 1024  # the vendor's own limit
 _CACHED: JsonObject = {"cache_control": {"type": "ephemeral"}}
-_SILENCE: JsonObject = {"type": "text", "text": "…"}  # for a turn that must not be empty
+_SILENCE: JsonObject = {"type": "text", "text": SILENCE}
 _VERSION = re.compile(r"claude-(?:[a-z]+-)*(\d{1,2})(?:[-.](\d{1,2}))?(?!\d)")
 # From this version on: max_tokens. Before 4.5 it is a part of the context window that the prompt
 # cannot use, so less than the models' own maximum.
@@ -61,13 +48,6 @@ _UNKNOWN_MAX_OUTPUT = 8192  # what the models of every other server of this form
 _THINKS_FROM, _ADAPTS_FROM = (3, 7), (4, 6)
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16_384}
 _LARGEST_BUDGET = 32_000
-_STOP_REASONS: dict[str, StopReason] = {
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "pause_turn": "length",  # after MAX_SEQUELS
-    "refusal": "refusal",
-}
-_PAUSES = ("pause_turn", "compaction")
 _REFUSAL = re.compile(
     r"not support|unsupported|deprecated|cannot both|may only be set|not permitted|not allowed"
     r"|input should be|unknown|unrecogni[sz]ed|unexpected|is only available",
@@ -80,13 +60,6 @@ _DROPPABLE = {  # parameter → as complaints call it; the first that fits
     "output_config": r"output_config\.effort|effort",
     "stop_sequences": r"stop_sequences",
 }
-_COUNTS = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_input_tokens",
-    "cache_creation_input_tokens",
-)
-_COMBINERS = ("oneOf", "allOf", "anyOf")
 _BOUND = re.compile(  # what structured outputs answer with a 400
     r"(exclusiveM|m)(in|ax)imum|(min|max)(Length|Items|Properties)|multipleOf|uniqueItems"
 )
@@ -118,7 +91,7 @@ class Messages:
         if request.system_prompt and request.system_prompt.strip():
             body["system"] = [{"type": "text", "text": request.system_prompt, **_CACHED}]
         if request.tools:
-            tools = sorted(map(_tool, request.tools), key=lambda tool: str(tool["name"]))
+            tools = [_tool(tool) for tool in in_order(request.tools)]
             body["tools"] = [*tools[:-1], tools[-1] | _CACHED]
         if stops := [stop for stop in params.stop or () if stop.strip()]:
             body["stop_sequences"] = list[JsonValue](stops)
@@ -130,7 +103,7 @@ class Messages:
             body |= _sampling(params)
         return Encoded(body)
 
-    def stream(self, vendor: Vendor, body: JsonObject) -> "MessagesStream":
+    def stream(self, vendor: Vendor, body: JsonObject) -> MessagesStream:
         return MessagesStream(vendor, body)
 
     def parse_models(self, body: bytes) -> list[ModelInfo]:
@@ -139,9 +112,9 @@ class Messages:
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
         if not _REFUSAL.search(complaint):
             return None
-        config = body.get("output_config")
+        has_effort = "effort" in jsons.fields(body.get("output_config"))
         for name, words in _DROPPABLE.items():
-            if name == "output_config" and not (isinstance(config, dict) and "effort" in config):
+            if name == "output_config" and not has_effort:
                 continue
             if name in body and re.search(rf"(?<!\w)(?:{words})(?!\w)", complaint):
                 return name
@@ -149,8 +122,8 @@ class Messages:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         kept = {key: value for key, value in body.items() if key != name}
-        config = body.get("output_config")
-        if name == "output_config" and isinstance(config, dict) and "format" in config:
+        config = jsons.fields(body.get("output_config"))
+        if name == "output_config" and "format" in config:
             kept["output_config"] = {"format": config["format"]}
         return kept
 
@@ -190,175 +163,8 @@ class _Turns:
         for blocks in users[-2:]:
             blocks[-1] = blocks[-1] | _CACHED
         if self._turns and self._turns[-1][0] == "assistant":
-            self._turns[-1] = ("assistant", _trimmed(self._turns[-1][1]))
+            self._turns[-1] = ("assistant", trimmed(self._turns[-1][1]))
         return [{"role": role, "content": list[JsonValue](blocks)} for role, blocks in self._turns]
-
-
-class MessagesStream:
-    def __init__(self, vendor: Vendor, body: JsonObject) -> None:
-        self.done = False
-        self.sequel: JsonObject | None = None
-        self._vendor = vendor
-        self._body = body
-        self._blocks = Blocks()
-        self._begun: set[JsonValue] = set()  # ids of messages
-        self._stop: str | None = None
-        self._spent: Usage | None = None  # in the bodies before this one
-        self._counts: dict[str, int] | None = None
-        self._sequels = 0
-
-    @property
-    def is_whole(self) -> bool:
-        return self.done
-
-    def feed(self, event: SseEvent) -> Iterator[ModelEvent]:
-        if self.done or event.data.startswith("[DONE]"):  # from proxies that think of others
-            return
-        data = parse_chunk(event, self._vendor, is_whole=False)
-        kind = data.get("type")
-        if kind == "content_block_delta":
-            delta = data.get("delta")
-            if isinstance(delta, dict):
-                told = self._blocks.grow(_index(data), delta)
-                if told is not None:
-                    yield told
-        elif kind == "content_block_start":
-            block = data.get("content_block")
-            if isinstance(block, dict):
-                yield from self._blocks.start(_index(data), block)
-        elif kind == "content_block_stop":
-            yield from self._blocks.stop(_index(data))
-        elif kind == "message_start":
-            yield from self._message_start(data.get("message"))
-        elif kind == "message_delta":
-            self._take_usage(data.get("usage"))
-            self._take_stop(data.get("delta"))
-        elif kind == "message_stop":
-            self.done = True
-        elif kind == "error" or event.event == "error" or (kind is None and data.get("error")):
-            usage = self._usage()
-            if usage is not None:
-                yield UsageReport(usage)
-            raise self._vendor.reported(data.get("error") or data)
-
-    def end(self) -> Iterator[ModelEvent]:
-        self.sequel = None
-        if not self.done:
-            raise self._vendor.cut_short()
-        yield from self._blocks.stop_all()
-        has_calls = self._blocks.has_calls
-        if self._stop in _PAUSES and not has_calls and self._sequels < MAX_SEQUELS:
-            self._prepare_sequel()
-            return
-        reason = _STOP_REASONS.get(self._stop or "", "stop")
-        if has_calls and reason != "refusal":  # what a refused answer asks for is not to be done
-            for call in self._blocks.calls(was_cut=reason == "length"):
-                if not call.name:
-                    raise self._vendor.nameless_call()
-                yield call
-            reason = "tool_calls"
-        usage = self._usage()
-        if usage is not None:
-            yield UsageReport(usage)
-        content = _kept(self._blocks.content(), has_calls)
-        if reason != "refusal" and any(map(_says_more, content)):
-            yield Verbatim(FORMAT, list[JsonValue](content))
-        yield Finished(reason, self._stop)
-
-    def _message_start(self, message: JsonValue) -> Iterator[ModelEvent]:
-        """Some servers say it twice, and some have blocks in it that are complete."""
-        if not isinstance(message, dict):
-            return
-        self._take_usage(message.get("usage"))
-        self._take_stop(message)
-        name = message.get("id")
-        name = name if isinstance(name, str) else None
-        content = message.get("content")
-        if name in self._begun or not isinstance(content, list):
-            return
-        self._begun.add(name)
-        for block in content:
-            if isinstance(block, dict):
-                yield from self._blocks.start(None, block)
-                yield from self._blocks.stop(None)
-
-    def _take_stop(self, delta: JsonValue) -> None:
-        if isinstance(delta, dict) and isinstance(stop := delta.get("stop_reason"), str) and stop:
-            self._stop = stop
-
-    def _take_usage(self, usage: JsonValue) -> None:
-        """The counts so far: each event may repeat some of them, and leaves out others or has 0."""
-        if not isinstance(usage, dict):
-            return
-        counts = self._counts = self._counts or {}
-        for name in _COUNTS:
-            if number := count(usage, name):
-                counts[name] = number
-        if number := count(usage.get("output_tokens_details"), "thinking_tokens"):
-            counts["thinking_tokens"] = number
-
-    def _usage(self) -> Usage | None:
-        if self._counts is None:
-            return self._spent
-        cached = self._counts.get("cache_read_input_tokens", 0)
-        written = self._counts.get("cache_creation_input_tokens", 0)
-        return (self._spent or Usage()) + Usage(
-            input=self._counts.get("input_tokens", 0) + cached + written,
-            output=self._counts.get("output_tokens", 0),
-            cached=cached,
-            reasoning=self._counts.get("thinking_tokens", 0),
-        )
-
-    def _prepare_sequel(self) -> None:
-        """The same question with the answer so far, which the vendor then goes on with."""
-        self._spent, self._counts = self._usage(), None
-        self._stop = None
-        self._sequels += 1
-        self.done = False
-        asked = self._body["messages"]
-        content = _trimmed(self._blocks.content())
-        said: JsonObject = {"role": "assistant", "content": list[JsonValue](content)}
-        messages = [*asked, said] if isinstance(asked, list) and content else asked
-        self.sequel = self._body | {"messages": messages}
-
-
-def _index(event: Mapping[str, JsonValue]) -> int | None:
-    index = event.get("index")
-    return index if isinstance(index, int) else None
-
-
-def _says_more(block: JsonObject) -> bool:
-    """Whether our own events would not say the block again."""
-    return block["type"] not in ("text", "tool_use") or bool(block.get("citations"))
-
-
-def _kept(content: list[JsonObject], has_calls: bool) -> list[JsonObject]:
-    """What the vendor takes back: no reasoning that leads to nothing, no search without result.
-
-    While there are calls, its own tools may be waiting for their results.
-    """
-    if not has_calls:
-        answered = {block.get("tool_use_id") for block in content if _is_id(block, "tool_use_id")}
-        content = [
-            block
-            for block in content
-            if block["type"] not in ("server_tool_use", "mcp_tool_use")
-            or (_is_id(block, "id") and block["id"] in answered)
-        ]
-    while content and content[-1]["type"] in ("thinking", "redacted_thinking"):
-        content = content[:-1]
-    return content
-
-
-def _is_id(block: JsonObject, name: str) -> bool:
-    return isinstance(block.get(name), str)
-
-
-def _trimmed(content: list[JsonObject]) -> list[JsonObject]:
-    """The vendor refuses white space at the end of an assistant's turn that it is to go on with."""
-    if content and content[-1]["type"] == "text":
-        return [*content[:-1], content[-1] | {"text": str(content[-1]["text"]).rstrip()}]
-    return content
 
 
 def _version(model: str) -> Version | None:
@@ -434,12 +240,7 @@ def _strict_inside(value: JsonValue) -> JsonValue:
 
 
 def _tool(tool: Tool) -> JsonObject:
-    """The vendor refuses a schema that is not plainly an object's: its arguments are loosened."""
-    schema = {name: value for name, value in tool.input_schema.items() if name not in _COMBINERS}
-    encoded: JsonObject = {
-        "name": tool.name,
-        "input_schema": {"properties": {}, **schema, "type": "object"},
-    }
+    encoded: JsonObject = {"name": tool.name, "input_schema": parameters(tool)}
     return encoded | {"description": tool.description} if tool.description.strip() else encoded
 
 
@@ -508,8 +309,7 @@ def _model(row: JsonObject) -> ModelInfo | None:
     model = row.get("id")
     if not isinstance(model, str) or row.get("lifecycle") == "retired":
         return None
-    capabilities = row.get("capabilities")
-    capabilities = capabilities if isinstance(capabilities, dict) else {}
+    capabilities = jsons.fields(row.get("capabilities"))
     return ModelInfo(
         model=model,
         name=str(row.get("display_name") or model),
@@ -522,5 +322,5 @@ def _model(row: JsonObject) -> ModelInfo | None:
 
 
 def _is_supported(capability: JsonValue) -> bool | None:
-    supported = capability.get("supported") if isinstance(capability, dict) else None
+    supported = jsons.fields(capability).get("supported")
     return supported if isinstance(supported, bool) else None

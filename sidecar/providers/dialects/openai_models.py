@@ -26,12 +26,10 @@ def _model(row: dict[str, JsonValue]) -> ModelInfo | None:
     model = row.get("id")
     if not isinstance(model, str) or _CANNOT_CHAT.search(model):
         return None
-    capabilities, top = row.get("capabilities"), row.get("top_provider")
-    capabilities = capabilities if isinstance(capabilities, dict) else {}
+    capabilities, top = jsons.fields(row.get("capabilities")), row.get("top_provider")
     if capabilities.get("completion_chat") is False:
         return None
-    architecture = row.get("architecture")
-    modalities = architecture.get("input_modalities") if isinstance(architecture, dict) else None
+    modalities = jsons.fields(row.get("architecture")).get("input_modalities")
     parameters = row.get("supported_parameters")
     lengths = ("context_length", "context_window", "max_context_length", "max_model_len")
     return ModelInfo(

@@ -17,6 +17,7 @@ from sidecar import jsons
 from sidecar.messages import JsonObject, Part, Tool, ToolCallPart, ToolResultPart
 from sidecar.providers.base import ModelInfo, ModelRequest, Notice, Params
 from sidecar.providers.dialects.base import (
+    SILENCE,
     UNANSWERED,
     Encoded,
     Files,
@@ -28,6 +29,7 @@ from sidecar.providers.dialects.base import (
 )
 from sidecar.providers.dialects.openai_models import parse_models
 from sidecar.providers.dialects.responses_stream import CALLS, FORMAT, ResponsesStream
+from sidecar.providers.dialects.tools import in_order, limit_exceeded, parameters, within
 from sidecar.providers.failures import Vendor
 
 ENCRYPTED = "reasoning.encrypted_content"
@@ -48,7 +50,6 @@ _REFUSAL = re.compile(
     r"|extra (inputs|fields|parameters)|only the default|must be verified",
     re.IGNORECASE,
 )
-_FOREIGN = re.compile(r"[^A-Za-z0-9_-]")
 
 
 class Responses:
@@ -73,8 +74,7 @@ class Responses:
             "store": False,
         }
         if request.tools:
-            tools = sorted(request.tools, key=lambda tool: tool.name)
-            body["tools"] = [_tool(tool) for tool in tools]
+            body["tools"] = [_tool(tool) for tool in in_order(request.tools)]
         if params.json_schema is not None:
             schema: JsonObject = {
                 "type": "json_schema",
@@ -100,6 +100,8 @@ class Responses:
         return parse_models(body)
 
     def refused_parameter(self, complaint: str, body: JsonObject) -> str | None:
+        if limit := limit_exceeded(complaint):
+            return limit if within(body, limit) != body else None
         if not _REFUSAL.search(complaint):
             return None
         for name, words in _DROPPABLE.items():
@@ -109,7 +111,7 @@ class Responses:
 
     def without(self, body: JsonObject, name: str) -> JsonObject:
         if not _has(body, name):
-            return body
+            return within(body, name)
         outer, _, inner = name.partition(".")
         kept = {key: value for key, value in body.items() if key != outer}
         old = body[outer]
@@ -153,7 +155,7 @@ def _tool(tool: Tool) -> JsonObject:
         "type": "function",
         "name": tool.name,
         "description": tool.description,
-        "parameters": {"properties": {}, **tool.input_schema, "type": "object"},
+        "parameters": parameters(tool),
         "strict": False,  # by default it is true here, and hardly any MCP schema keeps to that
     }
 
@@ -162,13 +164,14 @@ def _content(parts: Sequence[Part], files: Files) -> JsonValue:
     """A user's message: a string while it is only text."""
     blocks = [block for part in parts for block in _blocks(part, files)]
     if all(block["type"] == "input_text" for block in blocks):
-        return "\n\n".join(str(block["text"]) for block in blocks)
+        return "\n\n".join(str(block["text"]) for block in blocks) or SILENCE
     return list[JsonValue](blocks)
 
 
 def _blocks(part: Part, files: Files) -> Iterator[JsonObject]:
     if part.type == "text":
-        yield {"type": "input_text", "text": part.text}
+        if part.text.strip():
+            yield {"type": "input_text", "text": part.text}
     elif part.type in ("image", "file"):
         fitted = files[part.attachment_id]
         if not isinstance(fitted, Native):
@@ -227,7 +230,7 @@ def _call(call: ToolCallPart) -> JsonObject:
     return {
         "type": "function_call",
         "call_id": _call_id(call.tool_call_id),
-        "name": _FOREIGN.sub("_", call.offered_as)[:64],  # a model may call what was never offered
+        "name": call.offered_as,
         "arguments": json.dumps(call.arguments),
     }
 

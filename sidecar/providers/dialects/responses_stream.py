@@ -34,7 +34,7 @@ from sidecar.providers.base import (
     UsageReport,
     Verbatim,
 )
-from sidecar.providers.dialects.base import count, parse_chunk
+from sidecar.providers.dialects.base import count, output_of, parse_chunk
 from sidecar.providers.failures import Vendor
 from sidecar.providers.sse import SseEvent
 
@@ -64,7 +64,6 @@ _KINDS = {
 _DELTAS = {f"{name}.delta": kind for name, kind in _KINDS.items()}
 _WHOLES = {f"{name}.done": kind for name, kind in _KINDS.items()}
 _LAST = frozenset(("response.completed", "response.incomplete", "response.failed"))
-_CUT: dict[str, StopReason] = {"content_filter": "content_filter"}
 _TEXTS = {"output_text": "text", "refusal": "refusal"}  # a message's parts, and where their text is
 _MIMES = {"jpeg": "image/jpeg", "webp": "image/webp", "gif": "image/gif", "svg": "image/svg+xml"}
 
@@ -219,23 +218,19 @@ class ResponsesStream:
         yield from _citation(data.get("annotation"))
 
     def _ended(self, type: str, data: JsonObject) -> Iterator[ModelEvent]:
-        response = data.get("response")
-        response = response if isinstance(response, dict) else {}
+        response = jsons.fields(data.get("response"))
         status = jsons.text(response.get("status"))
         if status not in ("completed", "incomplete", "failed", "cancelled"):
             status = type.removeprefix("response.")
-        output = response.get("output")
-        if isinstance(output, list):
-            yield from self._left_out(output)
+        yield from self._left_out(jsons.items(response.get("output")))
         self._usage = _usage(response.get("usage"))
         if status == "failed" or status == "cancelled":
             if self._usage is not None:
                 yield UsageReport(self._usage)
             raise self._failed(response)
         if status == "incomplete":
-            details = response.get("incomplete_details")
-            reason = details.get("reason") if isinstance(details, dict) else None
-            self._reason = _CUT.get(jsons.text(reason), "length")
+            reason = jsons.fields(response.get("incomplete_details")).get("reason")
+            self._reason = "content_filter" if reason == "content_filter" else "length"
         self._status = status
         self.done = True
 
@@ -346,8 +341,7 @@ class ResponsesStream:
         index = data.get("output_index")
         if isinstance(index, int):
             return self._at.get(index)
-        raw = data.get("item")
-        vendor_id = raw.get("id") if isinstance(raw, dict) else data.get("item_id")
+        vendor_id = jsons.fields(data.get("item")).get("id") or data.get("item_id")
         found = [item for item in self._items if item.vendor_id == vendor_id]
         return found[-1] if found else None
 
@@ -405,11 +399,9 @@ def _usage(usage: JsonValue) -> Usage | None:
         return None
     read, written = count(usage, "input_tokens"), count(usage, "output_tokens")
     reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")
-    # xAI leaves reasoning out of output_tokens, but not out of the total.
-    whole = count(usage, "total_tokens") - read
     return Usage(
         input=read,
-        output=whole if whole == written + reasoning else written,
+        output=output_of(usage, written, reasoning, read=read),
         cached=count(usage.get("input_tokens_details"), "cached_tokens"),
         reasoning=reasoning,
     )

@@ -15,7 +15,19 @@ from sidecar.protocol.approvals import (
     RulesListResult,
 )
 from sidecar.protocol.base import Empty
-from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Resume
+from sidecar.protocol.chat import AttachmentsCreate, Cancel, Chat, Regenerate, Resume
+from sidecar.protocol.conversations import (
+    ConversationsCompact,
+    ConversationsCompactResult,
+    ConversationsDelete,
+    ConversationsExport,
+    ConversationsFork,
+    ConversationsGet,
+    ConversationsImport,
+    ConversationsList,
+    ConversationsSearch,
+    ConversationsUpdate,
+)
 from sidecar.protocol.mcp import (
     McpServersList,
     McpServersListResult,
@@ -37,7 +49,7 @@ from sidecar.protocol.providers import (
 from sidecar.protocol.requests import AnyRequest
 from sidecar.server.connection import Answer, Connection
 from sidecar.server.follow import Follow
-from sidecar.server.handlers import approvals, chat, mcp, program, providers
+from sidecar.server.handlers import approvals, chat, conversations, mcp, program, providers
 from sidecar.server.handlers.services import Services
 
 __all__ = ["Handlers", "Services"]
@@ -60,11 +72,32 @@ class Handlers:
                 return await chat.start(services, message, request.request_id, connection)
             case Cancel(payload=cancel):
                 return chat.cancel(services, cancel, connection)
+            case Regenerate(payload=again):
+                return await chat.regenerate(services, again, request.request_id)
             case Resume(payload=resume):
                 run = services.runs.get(resume.run_id)
                 return Follow(request.request_id, run, chat.from_seq(run, resume.after_seq))
             case AttachmentsCreate(payload=file):
                 return await chat.keep(services.attachments, file)
+            case ConversationsList(payload=listed):
+                return await conversations.list_conversations(services, listed)
+            case ConversationsGet(payload=opened):
+                return await conversations.get(services, opened)
+            case ConversationsSearch(payload=search):
+                return await services.history.search(search)
+            case ConversationsUpdate(payload=update):
+                return await services.history.update(update)
+            case ConversationsDelete(payload=unwanted):
+                return await conversations.delete(services, unwanted)
+            case ConversationsFork(payload=forked):
+                return await conversations.fork(services, forked)
+            case ConversationsCompact(payload=long):
+                message_id = await services.runs.compact(long.conversation_id)
+                return ConversationsCompactResult(message_id=message_id)
+            case ConversationsExport(payload=exported):
+                return await conversations.export(services, exported)
+            case ConversationsImport(payload=imported):
+                return await conversations.import_(services, imported)
             case ModelsList(payload=models):
                 return await providers.list_models(services.providers, refresh=models.refresh)
             case ProvidersList():

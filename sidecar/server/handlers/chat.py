@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 
 from sidecar.chat.base import Attachments
-from sidecar.chat.runs import Run
+from sidecar.chat.run import Run
 from sidecar.errors import BadRequest
 from sidecar.protocol.chat import (
     AttachmentsCreatePayload,
@@ -13,6 +13,7 @@ from sidecar.protocol.chat import (
     CancelPayload,
     CancelResult,
     ChatPayload,
+    RegeneratePayload,
 )
 from sidecar.server.connection import Connection
 from sidecar.server.follow import Follow
@@ -29,6 +30,10 @@ async def start(
     run = await services.runs.start(chat, queue=True, conversation_id=connection.conversation_id)
     connection.conversation_id = run.conversation_id
     return Follow(request_id, run, 0)
+
+
+async def regenerate(services: Services, again: RegeneratePayload, request_id: str) -> Follow:
+    return Follow(request_id, await services.runs.regenerate(again), 0)
 
 
 def cancel(services: Services, cancel: CancelPayload, connection: Connection) -> CancelResult:

@@ -39,6 +39,7 @@ def patient(services: Services) -> Patient:
         keyring=services.keyring,
         credentials=services.credentials,
         test_provider=partial(providers.test, services.providers),
+        count_conversations=services.history.count,
         servers_settled=services.host.settled,
         servers=services.host.statuses,
     )

@@ -61,7 +61,6 @@ async def list_providers(services: Services) -> ProvidersListResult:
                 kind=section.kind,
                 base_url=section.base_url,
                 key_set=keys.get(name, False),
-                supported=True,  # every kind there is has a client by now
             )
             for name, section in services.providers.sections.items()
         )

@@ -13,6 +13,7 @@ from sidecar.mcp_host.host import Host
 from sidecar.paths import Folders
 from sidecar.protocol.events import Event
 from sidecar.providers.registry import Providers
+from sidecar.store.history import History
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class Services:
     instance: str
     runs: Runs
     attachments: Attachments
+    history: History
     approvals: Approvals
     host: Host
     providers: Providers

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 
@@ -54,6 +55,16 @@ class Deaf(Plain):
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         super().serve()
         time.sleep(60)
+
+
+class DeafParent(Deaf):
+    """With a child that is as deaf, in a session of its own."""
+
+    def serve(self) -> None:
+        script = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN)"
+        command = [sys.executable, "-c", f"{script}; time.sleep(60)"]
+        subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+        super().serve()
 
 
 class DiesOnProbe(Plain):

@@ -151,9 +151,14 @@ class Plain:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def call_child(self, arguments: Json) -> Json:
-        """Start a process that outlives this one if nobody ends it, and tell its pid."""
+        """Start a process that outlives this one if nobody ends it, and tell its pid.
+
+        `away` puts it into a session of its own.
+        """
         child = subprocess.Popen(
-            [sys.executable, "-c", "import time; time.sleep(60)"], stdin=subprocess.DEVNULL
+            [sys.executable, "-c", "import time; time.sleep(60)"],
+            stdin=subprocess.DEVNULL,
+            start_new_session=arguments.get("away", False),
         )
         return text(str(child.pid))
 
