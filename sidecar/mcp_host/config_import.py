@@ -28,7 +28,7 @@ _STRANGE = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{NAME_CHARS - 1}}}")
 _FRAGMENT = re.compile(r'".*}\s*,?', re.DOTALL)
 
-_STANDS_FOR_A_VALUE = re.compile(r"\$\{[^{}]*\}|<[\w.-]+>")
+_STANDS_FOR_A_VALUE = re.compile(r"\$\{[^{}]*\}|\{[\w.-]+\}|<[\w.-]+>")
 
 _COMMAND = ("command", "cmd")
 _URL = ("url", "uri", "serverUrl", "httpUrl")

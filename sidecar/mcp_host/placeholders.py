@@ -17,7 +17,10 @@ _WITH_SIMPLE = re.compile(rf"{_REFERENCE.pattern}|\$([A-Za-z_]\w*)")
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A text in which a `<name>` stands for each of `missing`, which are written as found."""
+    """A text in which a `{name}` stands for each of `missing`, which are written as found.
+
+    Braces, since a text may be for a shell, to which `<name>` is a file to read.
+    """
 
     text: str
     missing: tuple[str, ...] = ()
@@ -32,7 +35,7 @@ def filled(written: str, known: Mapping[str, str], *, has_simple: bool = False) 
         if name in known and not found[0].startswith("{{"):
             return known[name]
         missing.append(name)
-        return f"<{_short(name)}>"
+        return f"{{{_short(name)}}}"
 
     text = (_WITH_SIMPLE if has_simple else _REFERENCE).sub(replaced, written)
     return Filled(text, tuple(dict.fromkeys(missing)))
@@ -52,7 +55,7 @@ def to_give(field: str, result: Filled, questions: Mapping[str, str]) -> Iterato
     for name in result.missing:
         question = questions.get(name, "").strip().rstrip(".")
         asked = f" ({visible(question[:QUESTION_CHARS])})" if question else ""
-        yield f"Write a value in place of <{visible(_short(name))}> in {visible(field)}{asked}."
+        yield f"Write a value in place of {{{visible(_short(name))}}} in {visible(field)}{asked}."
 
 
 def _short(name: str) -> str:

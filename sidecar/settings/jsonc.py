@@ -116,8 +116,8 @@ class _Reader:
             value, end = _DECODER.raw_decode(self._text, self._at)
         except json.JSONDecodeError as error:
             self._fail(self._complaint(error.msg))
-        except ValueError as error:
-            raise ConfigInvalid(f"{origin}: {error}. Write another number.") from None
+        except ValueError:  # NaN, or thousands of digits
+            raise ConfigInvalid(f"{origin}: no settings have such a number.") from None
         written = self._text[self._at : end]
         self._at = end
         if isinstance(value, str):
@@ -156,7 +156,7 @@ class _Reader:
 
 
 def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no number of JSON")
+    raise ValueError(constant)
 
 
 _DECODER = json.JSONDecoder(parse_constant=_refuse)

@@ -203,10 +203,10 @@ def test_vs_codes_questions_are_told_where_their_answers_are_needed() -> None:
     github = imported(VS_CODE)["github"]
 
     assert github.config == McpServerConfig(
-        url="https://api.example.com/mcp/", headers={"Authorization": "Bearer <github-token>"}
+        url="https://api.example.com/mcp/", headers={"Authorization": "Bearer {github-token}"}
     )
     assert github.warnings == (
-        "Write a value in place of <github-token> in headers.Authorization (GitHub token).",
+        "Write a value in place of {github-token} in headers.Authorization (GitHub token).",
         "Its registration with an authorization server is not taken over: sign in again.",
     )
 
@@ -214,11 +214,11 @@ def test_vs_codes_questions_are_told_where_their_answers_are_needed() -> None:
 def test_vs_codes_variables_are_filled_in_only_where_they_are_the_same_here() -> None:
     db = imported(VS_CODE)["db"]
 
-    assert db.config.args[-1] == "<workspaceFolder>/data"
-    assert db.config.env == {"TOKEN": "<github-token>", "CACHE": f"{Path.home()}/cache"}
+    assert db.config.args[-1] == "{workspaceFolder}/data"
+    assert db.config.env == {"TOKEN": "{github-token}", "CACHE": f"{Path.home()}/cache"}
     assert db.warnings == (
-        "Write a value in place of <workspaceFolder> in args.",
-        "Write a value in place of <github-token> in env.TOKEN (GitHub token).",
+        "Write a value in place of {workspaceFolder} in args.",
+        "Write a value in place of {github-token} in env.TOKEN (GitHub token).",
         "Its envFile is not read: write the variables that it needs into env.",
         "Not taken over, since it means nothing here: dev.",
     )
@@ -235,8 +235,8 @@ def test_cursors_environment_is_never_looked_up(monkeypatch: pytest.MonkeyPatch)
 
     servers = imported(CURSOR)
 
-    assert servers["search"].config.headers == {"X-Api-Key": "<SEARCH_KEY>"}
-    assert "<SEARCH_KEY> in headers.X-Api-Key" in servers["search"].warnings[0]
+    assert servers["search"].config.headers == {"X-Api-Key": "{SEARCH_KEY}"}
+    assert "{SEARCH_KEY} in headers.X-Api-Key" in servers["search"].warnings[0]
     assert "sign in again" in servers["search"].warnings[1]
     assert "envFile" in servers["local"].warnings[0]
 
@@ -254,15 +254,15 @@ def test_gooses_extensions_are_servers_and_its_own_parts_are_not() -> None:
     assert github.config == McpServerConfig(
         command="npx",
         args=("-y", "@modelcontextprotocol/server-github@1.0.0"),
-        env={"GITHUB_HOST": "github.example.com", "GITHUB_TOKEN": "<GITHUB_TOKEN>"},
+        env={"GITHUB_HOST": "github.example.com", "GITHUB_TOKEN": "{GITHUB_TOKEN}"},
         enabled=False,
         call_timeout_s=300,
     )
     assert github.warnings == (
-        "Write a value in place of <GITHUB_TOKEN> in env.GITHUB_TOKEN"
+        "Write a value in place of {GITHUB_TOKEN} in env.GITHUB_TOKEN"
         " (goose keeps it in its own keyring).",
     )
-    assert remote.config.headers == {"X-Tenant": "acme", "Authorization": "Bearer <REMOTE_KEY>"}
+    assert remote.config.headers == {"X-Tenant": "acme", "Authorization": "Bearer {REMOTE_KEY}"}
     assert remote.warnings[1:] == (
         "Not only its available_tools are offered here: list the others in deny.",
     )
@@ -281,13 +281,13 @@ def test_librechats_servers_are_found_among_its_other_settings() -> None:
     assert everything.warnings == (
         "Not taken over, since it means nothing here: serverInstructions.",
     )
-    assert per_user.config.headers["X-Auth-Token"] == "<SERVICE_KEY>"
+    assert per_user.config.headers["X-Auth-Token"] == "{SERVICE_KEY}"
     assert per_user.warnings == (
-        "Write a value in place of <LIBRECHAT_USER_ID> in headers.X-User-ID.",
-        "Write a value in place of <SERVICE_KEY> in headers.X-Auth-Token (Service key).",
+        "Write a value in place of {LIBRECHAT_USER_ID} in headers.X-User-ID.",
+        "Write a value in place of {SERVICE_KEY} in headers.X-Auth-Token (Service key).",
     )
     assert tools.config.args == ("-m", "tools", "--port", "8080")
-    assert tools.config.env == {"VERSION": "1.10", "KEY": "<TOOLS_KEY>"}
+    assert tools.config.env == {"VERSION": "1.10", "KEY": "{TOOLS_KEY}"}
     assert result.left_out == (
         LeftOut(
             "old",
@@ -364,6 +364,12 @@ def test_what_is_known_to_be_risky_of_an_entry_is_told_here_too() -> None:
     assert "abcd1234" not in "".join(server.warnings)
 
 
+def test_a_key_within_json_among_the_arguments_is_told() -> None:
+    server = one(r'{"command": "a", "args": ["{\"api_key\": \"abcd1234\"}"]}')
+
+    assert "looks like a key" in server.warnings[0]
+
+
 def test_nothing_is_taken_over_that_spares_a_question() -> None:
     server = one('{"command": "a", "trusted": true, "allow": ["x"], "alwaysAllow": ["x"]}')
 
@@ -373,10 +379,17 @@ def test_nothing_is_taken_over_that_spares_a_question() -> None:
     )
 
 
+def test_what_stands_for_a_value_is_no_key_and_no_file_to_a_shell() -> None:
+    server = one('{"command": "sh", "args": ["-c", "serve --api-key ${SERVE_KEY} > log"]}')
+
+    assert server.config.args[1] == "serve --api-key {SERVE_KEY} > log"
+    assert server.warnings == ("Write a value in place of {SERVE_KEY} in args.",)
+
+
 def test_a_variable_that_refers_to_itself_must_be_given() -> None:
     server = one('{"command": "a", "env": {"KEY": "${KEY:-none}", "EMPTY": null}}')
 
-    assert server.config.env == {"KEY": "<KEY>"}
+    assert server.config.env == {"KEY": "{KEY}"}
 
 
 @pytest.mark.parametrize("timeout", ['"60"', "true", "0", "-1", "1e999"])
@@ -457,7 +470,8 @@ def test_one_damaged_entry_costs_no_other() -> None:
         ('{"a": 1,\n"a": 2}', "line 2: a stands already on line 1"),
         ('{"a":\n/* b }', "line 2: the comment that begins here does not end"),
         ('{"a": 1 /* b }', "line 1: a comma or a } is missing"),
-        ('{\n"a": NaN}', "line 2: NaN is no number of JSON"),
+        ('{\n"a": NaN}', "line 2: no settings have such a number"),
+        ('{\n"a": ' + "9" * 5000 + "}", "line 2: no settings have such a number"),
         ("[]", "line 1: JSON settings begin with {"),
         ('{"a": ' + "[" * 100, "line 1: there is more here than any settings have"),
         ("mcpServers:\n\ta: b", "line 2: indent with spaces"),
