@@ -24,9 +24,15 @@ from sidecar.protocol.conversations import (
     ConversationsUpdate,
 )
 from sidecar.protocol.mcp import (
+    McpServersAdd,
+    McpServersApprove,
+    McpServersDelete,
+    McpServersDisable,
+    McpServersEnable,
     McpServersList,
     McpServersLogs,
     McpServersRestart,
+    McpServersUpdate,
     McpToolsCall,
     McpToolsList,
 )
@@ -67,6 +73,12 @@ AnyRequest: TypeAlias = (
     | ApprovalsRulesList
     | ApprovalsRulesDelete
     | McpServersList
+    | McpServersAdd
+    | McpServersUpdate
+    | McpServersApprove
+    | McpServersDelete
+    | McpServersEnable
+    | McpServersDisable
     | McpServersRestart
     | McpServersLogs
     | McpToolsList

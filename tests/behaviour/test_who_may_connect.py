@@ -35,7 +35,7 @@ from sidecar.server.http import SOCKETS, WAITING, Server, bind
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules
-from tests.support.hosts import DIRECT
+from tests.support.hosts import DIRECT, no_secrets
 from tests.support.keyrings import MemoryKeyring
 from tests.support.world import TOKEN, running, world
 
@@ -518,6 +518,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         log_dir=None,
         notes_dir=None,
         network=DIRECT,
+        reveal=no_secrets,
         save=attachments.save,
         emit=lambda event: None,
     )
