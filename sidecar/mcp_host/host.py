@@ -11,10 +11,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from sidecar.chat.base import OnProgress
 from sidecar.config import McpServerConfig
 from sidecar.errors import NotFound
-from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
+from sidecar.mcp_host.calls import Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
+from sidecar.mcp_host.clock import RECONNECT_S, Clock
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.secrets import Reveal
@@ -32,7 +34,6 @@ from sidecar.threads import run_in_thread
 STARTS = 4  # at once; more only slow each other down
 CALLS_PER_SERVER = 8
 FIRST_START_S = 20.0  # a chat is not held up for longer by a server that hangs or downloads
-READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
 
 
 class Host:
@@ -212,7 +213,7 @@ class Host:
         tool: Tool,
         arguments: JsonObject,
         tool_call_id: str,
-        on_progress: Callable[[float, float | None], None],
+        on_progress: OnProgress,
     ) -> ToolResultPart:
         server = self._servers.get(tool.server)
         if server is None:
@@ -222,7 +223,7 @@ class Host:
                 text=f"The MCP server {tool.server} is not configured any more.",
                 duration_ms=0,
             )
-        await server.until_decided(READY_WAIT_S)
+        await server.until_decided(RECONNECT_S)  # a call right after a crash waits for the restart
         async with self._slots[tool.server], self._all_slots:
             return await run_call(
                 server,
@@ -262,7 +263,7 @@ class Host:
 def _clock(config: McpServerConfig) -> Clock:
     """A limit that the person set holds for silence too: they know that the tool is slow."""
     limit_s = config.call_timeout_s
-    return Clock() if limit_s is None else Clock(idle_s=limit_s, total_s=limit_s)
+    return Clock() if limit_s is None else Clock(limit_s, limit_s, min(limit_s, RECONNECT_S))
 
 
 def _difference(

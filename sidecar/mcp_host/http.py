@@ -11,6 +11,7 @@ import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -104,7 +105,7 @@ class WatchedClient(httpx2.AsyncClient):
             response = await super().send(request, stream=True, **options)
             self._watch.answered(response)
             if not _is_of(response, "text/event-stream"):
-                response.stream = _Capped(response.stream)
+                response.stream = _Capped(response.stream, partial(self._broke_off, request))
             refusal = await self._refused(request, response)
         except httpx2.TransportError as error:
             return self._failed(request, error)
@@ -133,11 +134,16 @@ class WatchedClient(httpx2.AsyncClient):
         return _refusal(request, f"HTTP {response.status_code}")
 
     def _failed(self, request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
+        reason = self._broke_off(request, error)
+        never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
+
+    def _broke_off(self, request: httpx2.Request, error: httpx2.TransportError) -> str:
+        """Told before anybody can use the session again. Returns the reason."""
         reason = str(error) or type(error).__name__
         if request.method == "POST" or SESSION in request.extensions:
             self._watch.lost(reason)
-        never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-        return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
+        return reason
 
 
 async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -> bool:
@@ -165,16 +171,21 @@ def _refusal(request: httpx2.Request, message: str, mark: str | None = None) -> 
 class _Capped(httpx2.AsyncByteStream):
     """A body that ends with an error instead of filling the memory."""
 
-    def __init__(self, stream: Any) -> None:
+    def __init__(self, stream: Any, broke_off: Callable[[httpx2.TransportError], object]) -> None:
         self._stream = stream
+        self._broke_off = broke_off
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            if size > BODY_BYTES:
-                raise httpx2.StreamError(f"the body has more than {BODY_BYTES // 2**20} MiB")
-            yield chunk
+        try:
+            async for chunk in self._stream:
+                size += len(chunk)
+                if size > BODY_BYTES:
+                    raise httpx2.StreamError(f"the body has more than {BODY_BYTES // 2**20} MiB")
+                yield chunk
+        except httpx2.TransportError as error:
+            self._broke_off(error)
+            raise
 
     async def aclose(self) -> None:
         await self._stream.aclose()

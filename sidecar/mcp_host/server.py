@@ -32,6 +32,7 @@ from sidecar.errors import (
 )
 from sidecar.mcp_host import diagnosis
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
+from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
 from sidecar.mcp_host.guardian import Guardian
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
     from sidecar.mcp_host.http import Way
-    from sidecar.mcp_host.session import Progress, Session
+    from sidecar.mcp_host.session import Session
 
 log = structlog.get_logger()
 
@@ -189,7 +190,7 @@ class McpServer:
                 await self._decided.wait()
 
     async def call_tool(
-        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
     ) -> "CallToolResult":
         """Raises NotDelivered and what `Session.call_tool` raises.
 
@@ -206,7 +207,7 @@ class McpServer:
                 "The tool changed since this turn began; it can be called in the next one.",
                 server=self.name,
             )
-        return await self._session.call_tool(tool.server_name, arguments, on_progress)
+        return await self._session.call_tool(tool.server_name, arguments, ticking)
 
     def _still_has(self, tool: Tool) -> bool:
         return tool.fingerprint == self._fingerprint and any(

@@ -30,12 +30,14 @@ from pydantic import JsonValue, ValidationError
 from sidecar import __version__
 from sidecar.errors import McpCrashed, McpError, McpInvalidResult
 from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
+from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
 from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.messages import Hints, JsonObject
 from sidecar.protocol.base import TOOLS_PER_SERVER
 from sidecar.threads import run_in_thread
+from sidecar.visible import visible
 
 PAGES = 100  # of a list; a server may page for ever
 SCHEMA_DEPTH = 64
@@ -43,6 +45,7 @@ SCHEMA_BYTES = 128 * 1024  # more than any model's context has room for beside o
 TOOL_BYTES = 2 * SCHEMA_BYTES  # as listed: both schemas and the rest
 NAME_CHARS = 128  # what MCP advises; a name goes into errors, rules and logs
 MESSAGE_BYTES = 2000  # of a server's own error text
+PROGRESS_BYTES = 256  # of its word on how far a call is
 RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
 
 OUTPUT_SCHEMA = "sidecar/outputSchema"  # in a tool's `_meta`, where the SDK leaves it alone
@@ -53,7 +56,6 @@ BROKE_OFF = (
     "SSE stream ended and reconnection attempts were exhausted",
 )
 
-Progress = Callable[[float, float | None], None]
 Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
 
 
@@ -66,6 +68,7 @@ class Session:
         self._server = server
         self._client = client
         self._on_dropped = on_dropped
+        self._running: set[Ticking] = set()
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Raises McpError. The caller's deadline bounds the pages that a server makes up."""
@@ -79,7 +82,7 @@ class Session:
         return tools
 
     async def call_tool(
-        self, name: str, arguments: JsonObject, on_progress: Progress
+        self, name: str, arguments: JsonObject, ticking: Ticking
     ) -> types.CallToolResult:
         """Raises NotDelivered, McpCrashed (the outcome is unknown), McpInvalidResult, McpError.
 
@@ -87,10 +90,26 @@ class Session:
         """
 
         async def report(progress: float, total: float | None, message: str | None) -> None:
-            on_progress(progress, total)
+            told = None if message is None else visible(cut(message, PROGRESS_BYTES))
+            ticking.progress(progress, total, told)
 
-        with self._translated("its result"):
-            return await self._client.call_tool(name, arguments, progress_callback=report)
+        self._running.add(ticking)
+        try:
+            with self._translated("its result"):
+                return await self._client.call_tool(name, arguments, progress_callback=report)
+        finally:
+            self._running.discard(ticking)
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the server has a person asked; which of its running calls that is for, nobody says.
+
+        On 2026-07-28 it does say so, but a pause that other calls do not need does no harm.
+        """
+        with contextlib.ExitStack() as stack:
+            for ticking in tuple(self._running):
+                stack.enter_context(ticking.paused())
+            yield
 
     async def watch_tools(self, changed: asyncio.Event) -> None:
         """Set `changed` when the server says that its tools did, as long as it says so.

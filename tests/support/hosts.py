@@ -131,7 +131,7 @@ class WatchedHost:
     async def call(self, name: str, server: str = "s", **arguments: Any) -> ToolResultPart:
         async with asyncio.timeout(3 * PATIENCE_S):
             return await self.host.call(
-                self.tool(name, server), arguments, "call-1", lambda progress, total: None
+                self.tool(name, server), arguments, "call-1", lambda *progress: None
             )
 
 
