@@ -286,6 +286,7 @@ class _EntryReader:
         headers = self._texts(("headers",)).items()
         return {
             "url": self._filled("url", self._required(_URL), given),
+            "transport": "sse" if self._text(_TYPE) in ("sse", "SSE") else "auto",
             "headers": {
                 name: self._filled(f"headers.{name}", text, given) for name, text in headers
             },

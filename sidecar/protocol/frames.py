@@ -23,6 +23,7 @@ from sidecar.protocol.conversations import (
 )
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
+    McpServersImportResult,
     McpServersListResult,
     McpServerStatus,
     ServerLogsResult,
@@ -100,6 +101,7 @@ AnyResult: TypeAlias = (
     | RulesListResult
     | RulesDeleteResult
     | McpServersListResult
+    | McpServersImportResult
     | McpServerStatus
     | ServerLogsResult
     | ToolsListResult

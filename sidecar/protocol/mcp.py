@@ -83,6 +83,44 @@ class McpServersUpdate(Request):
     payload: ServerEntry
 
 
+class ServersImportPayload(Inbound):
+    """Without `accept` nothing is stored."""
+
+    text: str = Field(max_length=1024 * 1024, repr=False, description="Another program's settings.")
+    accept: tuple[str, ...] | None = Field(
+        default=None, max_length=256, description="The servers to store, disabled until approved."
+    )
+
+
+class ServerPreview(Result):
+    """What an entry would start; values of env and headers are not shown."""
+
+    server: str
+    command: str | None
+    args: tuple[str, ...]
+    env_names: tuple[str, ...]
+    url: str | None
+    warnings: tuple[str, ...]
+    is_taken: bool = Field(description="There is a server of that name already.")
+
+
+class ServerLeftOut(Result):
+    server: str
+    reason: str
+
+
+class McpServersImportResult(Result):
+    items: tuple[ServerPreview, ...]
+    left_out: tuple[ServerLeftOut, ...]
+    stored: tuple[McpServerStatus, ...] = Field(description="Empty for a preview.")
+
+
+class McpServersImport(Request):
+    result = McpServersImportResult
+    action: Literal["mcp.servers.import"]
+    payload: ServersImportPayload
+
+
 class ApprovePayload(Inbound):
     server: str = Field(max_length=256)
     fingerprint: str = Field(max_length=256, description="Of what the person was shown.")

@@ -29,6 +29,7 @@ from sidecar.protocol.mcp import (
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
+    McpServersImport,
     McpServersList,
     McpServersLogs,
     McpServersRestart,
@@ -75,6 +76,7 @@ AnyRequest: TypeAlias = (
     | McpServersList
     | McpServersAdd
     | McpServersUpdate
+    | McpServersImport
     | McpServersApprove
     | McpServersDelete
     | McpServersEnable

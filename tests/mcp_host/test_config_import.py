@@ -276,7 +276,7 @@ def test_librechats_servers_are_found_among_its_other_settings() -> None:
 
     everything, per_user, tools = result.servers
     assert everything.config == McpServerConfig(
-        url="http://localhost:3001/sse", call_timeout_s=60, connect_timeout_s=10
+        url="http://localhost:3001/sse", transport="sse", call_timeout_s=60, connect_timeout_s=10
     )
     assert everything.warnings == (
         "Not taken over, since it means nothing here: serverInstructions.",
