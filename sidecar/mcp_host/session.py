@@ -63,6 +63,8 @@ class Session:
     def __init__(self, server: str, client: Client, on_dropped: Dropped) -> None:
         self.era = client.protocol_version
         self.is_modern = self.era in MODERN_PROTOCOL_VERSIONS
+        info = client.server_info
+        self.version = None if info is None else f"{info.name} {info.version}"
         self._server = server
         self._client = client
         self._on_dropped = on_dropped

@@ -196,5 +196,41 @@ class AnswersAndExits(Plain):
         os._exit(0)
 
 
+class Held(Plain):
+    """Does not begin before the file HOLD is gone; its version is VERSION, and its tool says so."""
+
+    def serve(self) -> None:
+        while os.path.exists(os.environ["HOLD"]):
+            time.sleep(0.01)
+        super().serve()
+
+    def on_unknown(self, message: Json) -> None:
+        self.say(f"unknown method {message['method']}")
+        super().on_unknown(message)
+
+    def on_initialize(self, params: Json) -> Json:
+        info = {"name": "held", "version": os.environ["VERSION"]}
+        return {**super().on_initialize(params), "serverInfo": info}
+
+    def on_tools_list(self, params: Json) -> Json:
+        echo = tool("echo", description=f"of version {os.environ['VERSION']}")
+        return {"tools": [echo, tool("die"), tool("work")]}
+
+
+class WantsProbe(Plain):
+    """Ends on a handshake that no probe came before."""
+
+    was_probed = False
+
+    def on_unknown(self, message: Json) -> None:
+        self.was_probed = True
+        super().on_unknown(message)
+
+    def on_initialize(self, params: Json) -> Json:
+        if not self.was_probed:
+            sys.exit(1)
+        return super().on_initialize(params)
+
+
 if __name__ == "__main__":
     globals()[sys.argv[1]]().serve()
