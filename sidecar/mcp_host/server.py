@@ -63,7 +63,9 @@ PACKAGE_RUNNERS = frozenset(
     ("npx", "bunx", "pnpm", "yarn", "uvx", "uv", "pipx", "docker", "podman", "deno")
 )
 LIST_S = 15.0
-DEBOUNCE_S = 0.25  # a server may announce five changes at once
+RELIST_S = 30.0  # after a list that failed
+REFRESH_S = (0.25, 10.0)  # before a changed list is asked for: a server may announce five at once
+CALM_S = 2.0  # without a change, and the next one is not put off
 SLOT_S = 5.0  # a server that hangs or downloads is no reason for others to wait any longer
 BACKOFF_S = (0.5, 60.0)
 HEALTHY_S = 60.0  # a session of this length forgives what was before
@@ -471,7 +473,7 @@ class McpServer:
         await self._remember(session)
         async with asyncio.TaskGroup() as group:
             tasks = [
-                group.create_task(session.watch_tools(self._changed)),
+                group.create_task(session.watch(self._changed)),
                 group.create_task(self._follow_changes(session)),
                 group.create_task(self._stop_when_unused()),
             ]
@@ -486,14 +488,26 @@ class McpServer:
             self._publish("backoff", gone)  # the cause is known when its process has ended
 
     async def _follow_changes(self, session: "Session") -> None:
+        """One that announces changes on and on is asked less and less often."""
+        pause_s, longest_s = REFRESH_S
+        listed_at = -CALM_S
         while True:
-            await self._changed.wait()
-            await asyncio.sleep(DEBOUNCE_S)
+            await self._until_stale()
+            is_calm = time.monotonic() - listed_at > CALM_S
+            pause_s = REFRESH_S[0] if is_calm else min(2 * pause_s, longest_s)
+            await asyncio.sleep(pause_s)
             self._changed.clear()
             await self._list(session)
+            listed_at = time.monotonic()
             if not self._over.is_set():
                 self._publish_listed()
                 await self._remember(session)
+
+    async def _until_stale(self) -> None:
+        """Something changed; where it could not be listed, some time is enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if self._list_error is None else RELIST_S):
+                await self._changed.wait()
 
     async def _list(self, session: "Session") -> None:
         """The old list stays when there is no new one."""
@@ -504,8 +518,8 @@ class McpServer:
             self._list_error = None
         except TimeoutError:
             self._list_error = McpTimeout(
-                f"The MCP server {self.name} did not list its tools within {LIST_S:g} s; "
-                "restart it.",
+                f"The MCP server {self.name} did not list its tools within {LIST_S:g} s; it is "
+                "asked again, or restart it.",
                 server=self.name,
             )
         except McpError as error:
