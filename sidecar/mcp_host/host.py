@@ -18,6 +18,7 @@ from sidecar.mcp_host.calls import Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.clock import RECONNECT_S, Clock
 from sidecar.mcp_host.guardian import Guardian
+from sidecar.mcp_host.memory import Memory
 from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.secrets import Reveal
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
@@ -45,6 +46,7 @@ class Host:
         *,
         log_dir: Path | None,
         notes_dir: Path | None,
+        memory_dir: Path | None,
         network: Network,
         reveal: Reveal,
         save: Save,
@@ -52,7 +54,8 @@ class Host:
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists.
 
-        `notes_dir` has the notes of the servers that run, also of those of killed processes.
+        `notes_dir` has the notes of the servers that run, also of those of killed processes,
+        `memory_dir` what is known of a server from one run to the next.
         `reveal` knows the secrets that entries refer to. `save` keeps the media of results and
         returns their attachment_id.
         """
@@ -60,6 +63,7 @@ class Host:
         self._emit = emit
         self._notes_dir = notes_dir
         self._guardian = Guardian(None if notes_dir is None else RunNotes(notes_dir))
+        self._memory = Memory(memory_dir)
         self._log_dir = log_dir
         self._network = network
         self._reveal = reveal
@@ -82,6 +86,7 @@ class Host:
         starts = asyncio.Semaphore(STARTS)
         if self._notes_dir is not None:
             await run_in_thread(partial(sweep, self._notes_dir), "end leftover MCP servers")
+        await self._memory.keep_only(self._servers)
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers.values():
@@ -137,7 +142,14 @@ class Host:
     def _place(self, name: str, config: McpServerConfig) -> McpServer:
         log_file = None if self._log_dir is None else self._log_dir / f"mcp-{name}.log"
         server = McpServer(
-            name, config, log_file, self._network, self._reveal, self._guardian, self._changed
+            name,
+            config,
+            log_file,
+            self._network,
+            self._reveal,
+            self._guardian,
+            self._memory,
+            self._changed,
         )
         self._servers[name] = server
         self._shown[name] = server.snapshot
@@ -166,6 +178,8 @@ class Host:
             server = self._place(name, config)
             self._emit(McpServerStateChanged(data=server.snapshot.status))
             self._supervise(group, server, starts)
+        else:
+            await self._memory.keep_only(self._servers)
         self._placed.set()
 
     def statuses(self) -> tuple[McpServerStatus, ...]:

@@ -9,6 +9,7 @@ schema can stop the whole program. Importing this imports the SDK, so it is load
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -33,6 +34,7 @@ from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
 from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
+from sidecar.mcp_host.memory import Mode
 from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.messages import Hints, JsonObject
 from sidecar.protocol.base import TOOLS_PER_SERVER
@@ -47,6 +49,7 @@ NAME_CHARS = 128  # what MCP advises; a name goes into errors, rules and logs
 MESSAGE_BYTES = 2000  # of a server's own error text
 PROGRESS_BYTES = 256  # of its word on how far a call is
 RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
+LISTENED_S = 60.0  # a subscription of this length forgives what was before
 
 OUTPUT_SCHEMA = "sidecar/outputSchema"  # in a tool's `_meta`, where the SDK leaves it alone
 # How the SDK's HTTP transport says that an answer broke off, under the code for a closed connection
@@ -54,6 +57,12 @@ BROKE_OFF = (
     "SSE stream failed: ",
     "SSE stream ended without a response",
     "SSE stream ended and reconnection attempts were exhausted",
+)
+
+LIST_CHANGED = (
+    types.ToolListChangedNotification,
+    types.PromptListChangedNotification,
+    types.ResourceListChangedNotification,
 )
 
 Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
@@ -65,6 +74,8 @@ class Session:
     def __init__(self, server: str, client: Client, on_dropped: Dropped) -> None:
         self.era = client.protocol_version
         self.is_modern = self.era in MODERN_PROTOCOL_VERSIONS
+        info = client.server_info
+        self.version = None if info is None else f"{info.name} {info.version}"
         self._server = server
         self._client = client
         self._on_dropped = on_dropped
@@ -111,28 +122,40 @@ class Session:
                 stack.enter_context(ticking.paused())
             yield
 
-    async def watch_tools(self, changed: asyncio.Event) -> None:
-        """Set `changed` when the server says that its tools did, as long as it says so.
+    async def watch(self, changed: asyncio.Event) -> None:
+        """Set `changed` when the server says that one of its lists did, as long as it says so.
 
-        Older servers tell without being asked, through `connect`.
+        While it cannot be listened to, `changed` is set at every attempt: what it would have said
+        is lost. Older servers tell without being asked, through `connect`.
         """
-        tools = self._client.server_capabilities.tools
-        if not self.is_modern or tools is None or not tools.list_changed:
+        has = self._client.server_capabilities
+        tools, prompts, resources = (
+            capability is not None and capability.list_changed is True
+            for capability in (has.tools, has.prompts, has.resources)
+        )
+        if not self.is_modern or not (tools or prompts or resources):
             return
         pause_s, longest_s = RELISTEN_S
         while True:
+            began_at = time.monotonic()
             try:
-                async with self._client.listen(tools_list_changed=True) as subscription:
+                async with self._client.listen(
+                    tools_list_changed=tools,
+                    prompts_list_changed=prompts,
+                    resources_list_changed=resources,
+                ) as subscription:
                     changed.set()  # what changed before is not replayed
                     async for _ in subscription:
                         changed.set()
-                        pause_s = RELISTEN_S[0]
             except SubscriptionLost:
                 pass
             except MCPError as error:
                 if error.code == types.METHOD_NOT_FOUND:
                     return
+            if time.monotonic() - began_at > LISTENED_S:
+                pause_s = RELISTEN_S[0]
             await asyncio.sleep(pause_s)
+            changed.set()
             pause_s = min(2 * pause_s, longest_s)
 
     async def _all_pages(self) -> list[types.Tool]:
@@ -187,18 +210,18 @@ class Session:
 async def connect(
     server: str,
     transport: Transport,
-    mode: str,
-    on_tools_changed: Callable[[], None],
+    mode: Mode,
+    on_changed: Callable[[], None],
     on_dropped: Dropped,
 ) -> AsyncGenerator[Session, None]:
-    """`mode` is the SDK's: `auto` or `legacy`. To be entered and left in one task.
+    """To be entered and left in one task. `on_changed`: a list of an older server did.
 
     Errors of the SDK and of the transport come out as they are, often in groups.
     """
 
     async def on_message(message: IncomingMessage) -> None:
-        if isinstance(message, types.ToolListChangedNotification):
-            on_tools_changed()
+        if isinstance(message, LIST_CHANGED):
+            on_changed()
 
     client = Client(
         _Tolerant(transport, on_dropped),

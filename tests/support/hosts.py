@@ -68,6 +68,7 @@ class WatchedHost:
         servers: dict[str, McpServerConfig],
         log_dir: Path | None,
         notes_dir: Path | None,
+        memory_dir: Path | None,
         network: Network,
     ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
@@ -78,6 +79,7 @@ class WatchedHost:
             servers,
             log_dir=log_dir,
             notes_dir=notes_dir,
+            memory_dir=memory_dir,
             network=network,
             reveal=no_secrets,
             save=self.attachments.save,
@@ -140,11 +142,12 @@ async def running(
     *,
     log_dir: Path | None = None,
     notes_dir: Path | None = None,
+    memory_dir: Path | None = None,
     network: Network = DIRECT,
     **servers: McpServerConfig,
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir, notes_dir, network)
+    watched = WatchedHost(servers, log_dir, notes_dir, memory_dir, network)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched
