@@ -119,7 +119,11 @@ class Database:
 
     def _open_reader(self) -> "sqlite3.Connection":
         connection = _connect(self.file)
-        connection.execute("PRAGMA query_only = ON")
+        try:
+            connection.execute("PRAGMA query_only = ON")
+        except BaseException:
+            connection.close()
+            raise
         return connection
 
     def _check_version(self, connection: "sqlite3.Connection") -> None:
@@ -154,10 +158,15 @@ def _connect(file: Path | None) -> "sqlite3.Connection":
     import sqlite3
 
     connection = sqlite3.connect(file or ":memory:", timeout=BUSY_S, isolation_level=None)
-    connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-    # In WAL mode this survives the program's end at any moment, and a power cut with the loss of
-    # the last seconds at most; a sync for each piece of an answer would be felt on slow disks.
-    connection.execute("PRAGMA synchronous = NORMAL")
+    try:
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
+        # In WAL mode this survives the program's end at any moment, and a power cut with the loss
+        # of the last seconds at most; a sync for each piece of an answer would be felt on slow
+        # disks.
+        connection.execute("PRAGMA synchronous = NORMAL")
+    except BaseException:
+        connection.close()
+        raise
     return connection
 
 
