@@ -303,6 +303,16 @@ def test_content_may_be_a_list_of_text_and_thinking_parts() -> None:
     assert events[:-1] == [ReasoningDelta("Hm"), TextDelta("Hi")]
 
 
+def test_tokens_that_went_into_the_cache_are_counted_where_the_vendor_says_them() -> None:
+    details = {"cached_tokens": 1, "cache_write_tokens": 5}
+    usage = {"prompt_tokens": 9, "completion_tokens": 2, "prompt_tokens_details": details}
+    row = f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+
+    told = read(chunks({"content": "Hi"}, finish="stop") + row)
+
+    assert UsageReport(Usage(input=9, output=2, cached=1, cache_written=5)) in told
+
+
 def test_the_usage_of_groq_and_of_moonshot_is_found_where_it_is() -> None:
     choice: Any = {"delta": {}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}

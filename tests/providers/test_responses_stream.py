@@ -572,7 +572,7 @@ def test_a_piece_that_is_no_json_is_an_error() -> None:
 def test_usage_has_the_cached_and_the_reasoning_tokens() -> None:
     usage = {
         "input_tokens": 10,
-        "input_tokens_details": {"cached_tokens": 4},
+        "input_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 6},
         "output_tokens": 7,
         "output_tokens_details": {"reasoning_tokens": 5},
         "total_tokens": 17,
@@ -585,7 +585,7 @@ def test_usage_has_the_cached_and_the_reasoning_tokens() -> None:
         "input": 10,
         "output": 7,
         "cached": 4,
-        "cache_written": 0,
+        "cache_written": 6,
         "reasoning": 5,
     }
 

@@ -169,7 +169,7 @@ def _usage(chunk: JsonObject, choice: JsonObject) -> Usage | None:
         input=prompt,
         output=output_of(usage, completion, reasoning, read=prompt),
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
-        cache_written=count(details, "cache_write_tokens"),  # OpenRouter's
+        cache_written=count(details, "cache_write_tokens"),
         reasoning=reasoning,
     )
 

@@ -398,11 +398,13 @@ def _usage(usage: JsonValue) -> Usage | None:
     if not isinstance(usage, dict) or not usage:
         return None
     read, written = count(usage, "input_tokens"), count(usage, "output_tokens")
+    details = usage.get("input_tokens_details")
     reasoning = count(usage.get("output_tokens_details"), "reasoning_tokens")
     return Usage(
         input=read,
         output=output_of(usage, written, reasoning, read=read),
-        cached=count(usage.get("input_tokens_details"), "cached_tokens"),
+        cached=count(details, "cached_tokens"),
+        cache_written=count(details, "cache_write_tokens"),
         reasoning=reasoning,
     )
 
