@@ -25,6 +25,7 @@ from sidecar.lifetime import SHUTDOWN_S, Lifetime
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
+from sidecar.mcp_host.vault import Vault
 from sidecar.paths import Folders
 from sidecar.protocol.program import ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
@@ -46,6 +47,7 @@ from sidecar.store.rules import Rules
 
 DEMO_SERVER = "demo"
 DATABASE = "conversations.db"
+TOKENS = "mcp-tokens.sealed"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
 TIDY_AFTER_S = 60.0  # nobody waits for it
 UNSHOWN_KEPT_S = 24 * 60 * 60.0  # what was sent and became no part of a message
@@ -177,6 +179,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         log_dir=log_dir,
         notes_dir=world.folders.data / "mcp-running",
         network=network,
+        vault=Vault(kept_in and kept_in / TOKENS, world.keyring, world.redact),
         save=attachments.save,
         emit=events.publish,
     )

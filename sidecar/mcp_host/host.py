@@ -12,11 +12,13 @@ from pathlib import Path
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import NotFound
+from sidecar.mcp_host.authorizing import Invitation
 from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
+from sidecar.mcp_host.vault import Vault
 from sidecar.messages import JsonObject, Tool, ToolResultPart
 from sidecar.protocol.base import TOOL_CALLS
 from sidecar.protocol.mcp import (
@@ -43,12 +45,14 @@ class Host:
         log_dir: Path | None,
         notes_dir: Path | None,
         network: Network,
+        vault: Vault,
         save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists.
 
         `notes_dir` has the notes of the servers that run, also of those of killed processes.
+        `vault` has what authorization servers gave us.
         `save` keeps the media of results and returns their attachment_id.
         """
         self._save = save
@@ -63,7 +67,9 @@ class Host:
         self._began_at = float("inf")
         for name, config in servers.items():
             log_file = None if log_dir is None else log_dir / f"mcp-{name}.log"
-            server = McpServer(name, config, log_file, network, self._guardian, self._changed)
+            server = McpServer(
+                name, config, log_file, network, vault, self._guardian, self._changed
+            )
             self._servers[name] = server
             self._shown[name] = server.snapshot
             self._slots[name] = asyncio.Semaphore(CALLS_PER_SERVER)
@@ -103,6 +109,20 @@ class Host:
         server = self._server(name)
         await server.restart()
         return server.snapshot.status
+
+    async def authorize(self, name: str) -> Invitation:
+        """Begin to sign in. Raises NotFound, Conflict, and McpAuthRequired when that fails."""
+        return await self._server(name).authorizing.begin()
+
+    async def cancel_authorizing(self, name: str) -> None:
+        """Raises NotFound."""
+        await self._server(name).authorizing.cancel()
+
+    async def revoke(self, name: str) -> None:
+        """Sign out, and connect again as nobody. Raises NotFound and Conflict."""
+        server = self._server(name)
+        if await server.authorizing.revoke():
+            await server.restart()
 
     def logs(self, name: str, limit: int) -> tuple[str, ...]:
         """The last lines of its stderr, oldest first. Raises NotFound."""

@@ -30,13 +30,16 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.mcp_host import diagnosis
+from sidecar.mcp_host.authorizing import Authorizing
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
+from sidecar.mcp_host.challenge import Challenge
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.mcp_host.vault import Vault
 from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
@@ -94,6 +97,7 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        vault: Vault,
         guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
@@ -110,8 +114,10 @@ class McpServer:
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._warnings = warnings(config)
+        self.authorizing = Authorizing(name, config, vault, self._way_to, self._sign_in_ended)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
+        self._permission_error: McpError | None = None  # of what a request wanted more for
         self._era: str | None = None
         self._mode = "auto"
         self._since = now()
@@ -137,11 +143,13 @@ class McpServer:
         if not self.config.enabled:
             return
         try:
-            while True:
-                self._restart.clear()
-                failure = await self._life(starts)
-                if not self._restart.is_set():
-                    await self._rest(failure)
+            async with asyncio.TaskGroup() as tasks:
+                self.authorizing.open(tasks)
+                while True:
+                    self._restart.clear()
+                    failure = await self._life(starts)
+                    if not self._restart.is_set():
+                        await self._rest(failure)
         finally:
             self._tools = ()
             self._publish("stopped")
@@ -216,6 +224,7 @@ class McpServer:
             self._mode = "auto"
         self._over = asyncio.Event()
         self._ready_at = None
+        self._permission_error = None
         self._can_start = True
         self._publish("starting")
         self._restarted.set()
@@ -302,9 +311,11 @@ class McpServer:
         from sidecar.mcp_host.http import HttpWatch, http_transport
 
         tls, proxy = await self._way_to(url)
-        watch = HttpWatch(self._lose)
-        transport = http_transport(url, self.config.headers, watch, tls, proxy)
+        auth = await self.authorizing.auth(url)
+        watch = HttpWatch(self._lose, None if auth is None else self._more_wanted)
+        transport = http_transport(url, self.config.headers, watch, tls, proxy, auth)
         error = await self._serve(transport, give_back)
+        self.authorizing.challenge = watch.challenge or self.authorizing.challenge
         if isinstance(error, McpTimeout):
             return diagnosis.silent(self.name, self._connect_timeout_s, ())
         return diagnosis.http_failure(
@@ -313,9 +324,30 @@ class McpServer:
             was_ready=self._ready_at is not None,
             status=watch.status,
             challenge=watch.challenge,
+            advice=self.authorizing.advice(),
             fault=watch.fault,
             error=error,
         )
+
+    def _more_wanted(self, challenge: Challenge) -> None:
+        """The session goes on with what is allowed."""
+        self.authorizing.challenge = challenge
+        self._permission_error = diagnosis.unauthorized(
+            self.name, self.name, challenge, self.authorizing.advice()
+        )
+        if self._session is not None:
+            self._publish_listed()
+
+    async def _sign_in_ended(self, failure: McpAuthRequired | None) -> None:
+        """Go on as whoever has signed in; who did not is told why, where it matters."""
+        if failure is not None:
+            if self.snapshot.status.state == "needs_auth":
+                self._publish("needs_auth", failure)
+        elif self._session is not None and self._permission_error is not None:
+            self._permission_error = None  # the next request has the new token
+            self._changed.set()
+        else:
+            await self.restart()
 
     async def _way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
         try:
@@ -473,11 +505,12 @@ class McpServer:
     # ---- what others see ------------------------------------------------------------------
 
     def _publish_listed(self) -> None:
-        if self._list_error is None:
+        error = self._list_error or self._permission_error
+        if error is None:
             self._publish("ready")
         else:
-            log.warning("mcp_tools_not_listed", server=self.name, code=self._list_error.code)
-            self._publish("degraded", self._list_error)
+            log.warning("mcp_server_degraded", server=self.name, code=error.code)
+            self._publish("degraded", error)
 
     def _publish(self, state: ServerState, error: McpError | None = None) -> None:
         if state != self.snapshot.status.state:
@@ -508,6 +541,7 @@ class McpServer:
                 error=None if error is None else self._hide(str(error)),
                 error_info=None if error is None else self._info(error),
                 warnings=self._warnings,
+                authorization=self.authorizing.status(),
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,

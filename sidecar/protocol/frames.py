@@ -23,6 +23,7 @@ from sidecar.protocol.conversations import (
 )
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
+    AuthorizeResult,
     McpServersListResult,
     McpServerStatus,
     ServerLogsResult,
@@ -102,6 +103,7 @@ AnyResult: TypeAlias = (
     | McpServersListResult
     | McpServerStatus
     | ServerLogsResult
+    | AuthorizeResult
     | ToolsListResult
     | ToolsCallResult
     | ConfigGetResult

@@ -24,6 +24,7 @@ from sidecar.protocol.conversations import (
     ConversationsUpdate,
 )
 from sidecar.protocol.mcp import (
+    McpServersAuthorize,
     McpServersList,
     McpServersLogs,
     McpServersRestart,
@@ -69,6 +70,7 @@ AnyRequest: TypeAlias = (
     | McpServersList
     | McpServersRestart
     | McpServersLogs
+    | McpServersAuthorize
     | McpToolsList
     | McpToolsCall
     | ConfigGet

@@ -29,6 +29,7 @@ from sidecar.protocol.conversations import (
     ConversationsUpdate,
 )
 from sidecar.protocol.mcp import (
+    McpServersAuthorize,
     McpServersList,
     McpServersListResult,
     McpServersLogs,
@@ -122,6 +123,8 @@ class Handlers:
                 return await services.host.restart(server.server)
             case McpServersLogs(payload=logs):
                 return ServerLogsResult(items=services.host.logs(logs.server, logs.limit))
+            case McpServersAuthorize(payload=authorize):
+                return await mcp.authorize(services.host, authorize)
             case McpToolsList(payload=listing):
                 return mcp.list_tools(services, listing.server)
             case McpToolsCall(payload=call):
