@@ -6,9 +6,10 @@ the context is the clean shutdown: refuse, tell, cancel, close, within `lifetime
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
 from uuid import uuid4
@@ -22,13 +23,16 @@ from sidecar.credentials import Credentials, Keyring, Vendor
 from sidecar.door_key import DoorKey
 from sidecar.errors import StorageError
 from sidecar.lifetime import SHUTDOWN_S, Lifetime
+from sidecar.live_settings import LiveSettings
 from sidecar.mcp_host.demo_server import demo_entry
+from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
 from sidecar.mcp_host.vault import Vault
 from sidecar.paths import Folders
-from sidecar.protocol.program import ServerShutdown, ShutdownNotice
+from sidecar.protocol.program import ConfigChanged, ConfigRevision, ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
+from sidecar.providers.discovery import find, places
 from sidecar.providers.http import Http
 from sidecar.providers.registry import Providers
 from sidecar.server.attachments import AttachmentRoutes
@@ -87,11 +91,13 @@ class App:
     providers: Providers
     attachments: Attachments
     history: History
+    settings: LiveSettings
     default_model: str
     greeted: asyncio.Event
     """Set when a client has said hello for the first time."""
     _hosting: asyncio.Task[None] | None = None
     _preparing: asyncio.Task[None] | None = None
+    _watching: asyncio.Task[None] | None = None
 
     @property
     def url(self) -> str:
@@ -103,8 +109,13 @@ class App:
 
     def begin(self) -> None:
         """Start the MCP servers, and load what the default model needs, off the loop."""
+        self._watching = self.group.create_task(self._watch_settings(), name="watch settings")
         self._hosting = self.group.create_task(self._run_host(), name="mcp host")
         self._preparing = self.group.create_task(self._prepare(), name="prepare")
+
+    async def _watch_settings(self) -> None:
+        await self._first_hello()
+        await self.settings.watch()
 
     async def _run_host(self) -> None:
         await self._first_hello()
@@ -128,8 +139,9 @@ class App:
         """Everything that was shown is kept and told before the sockets go."""
         log.info("stopping", reason=reason)
         self.server.stop_accepting()
-        if self._preparing is not None:
-            self._preparing.cancel()  # an exit waits for no import
+        for task in (self._preparing, self._watching):
+            if task is not None:
+                task.cancel()  # an exit waits for no import
         notice = ShutdownNotice(reason=reason, deadline_ms=round(SHUTDOWN_S * 1000))
         self.events.publish(ServerShutdown(data=notice))
         self.approvals.close()
@@ -165,6 +177,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         key=lambda name: _key_value(credentials, name),
         timeouts=config.timeouts,
         max_retries=config.chat.max_retries,
+        find_local=lambda: find(places(config.providers, bound.getsockname()[1])),
     )
     log_dir = world.folders.log if config.logging.file else None
     network = Network(http.tls, http.proxy)
@@ -175,14 +188,22 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     conversations = Conversations(database, events.publish)
     history = History(database, conversations, events.publish)
     host = Host(
-        _servers(world),
+        _servers(world.settings, demo=world.demo),
         log_dir=log_dir,
         notes_dir=world.folders.data / "mcp-running",
         network=network,
         vault=Vault(kept_in and kept_in / TOKENS, world.keyring, world.redact),
+        reveal=partial(_revealed, world.keyring, world.redact),
         save=attachments.save,
         emit=events.publish,
     )
+    settings = LiveSettings(world.settings)
+
+    def settings_changed(_: Loaded, loaded: Loaded) -> None:
+        host.reconcile(_servers(loaded, demo=world.demo))
+        events.publish(ConfigChanged(data=ConfigRevision(revision=loaded.revision)))
+
+    settings.listen(settings_changed)
     rules = Rules(world.folders.data / "rules.json" if is_kept else None)
     rules.load()
     approvals = Approvals(
@@ -228,7 +249,8 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             host=host,
             providers=providers,
             credentials=credentials,
-            settings=world.settings,
+            entries=Entries(settings, host, world.keyring),
+            settings=settings,
             keyring=world.keyring,
             folders=world.folders,
             publish=events.publish,
@@ -263,6 +285,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             providers=providers,
             attachments=attachments,
             history=history,
+            settings=settings,
             default_model=config.chat.model,
             greeted=services.greeted,
         )
@@ -296,9 +319,20 @@ async def _key_value(credentials: Credentials, name: str) -> str | None:
     return None if key is None else key.value
 
 
-def _servers(world: World) -> Mapping[str, McpServerConfig]:
-    servers = world.settings.config.mcp.servers
-    return {DEMO_SERVER: demo_entry(), **servers} if world.demo else servers
+def _servers(settings: Loaded, *, demo: bool) -> Mapping[str, McpServerConfig]:
+    servers = settings.config.mcp.servers
+    return {DEMO_SERVER: demo_entry(), **servers} if demo else servers
+
+
+async def _revealed(
+    keyring: Keyring, redact: Callable[[str], None], names: Sequence[str]
+) -> Mapping[str, str | None]:
+    """The secrets of MCP servers. Raises KeyringUnavailable."""
+    found = await keyring.read(names)
+    for secret in found.values():
+        if secret is not None:
+            redact(secret)
+    return found
 
 
 def _defaults(chat: ChatConfig) -> Defaults:

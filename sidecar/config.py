@@ -10,8 +10,8 @@ import json
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -235,6 +235,7 @@ class McpServerConfig(Section):
     env: dict[str, str] = Field(default_factory=dict, repr=False)
     cwd: LocalPath | None = None
     url: Url | None = None
+    transport: Literal["auto", "http", "sse"] = "auto"
     headers: Headers = Field(default_factory=dict, repr=False)
     oauth: OAuthConfig = OAuthConfig.model_construct()
     trusted: bool = False
@@ -243,6 +244,8 @@ class McpServerConfig(Section):
     call_timeout_s: Seconds | None = None
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
+    approved: str | None = None
+    """Of an entry that came from a client: the fingerprint that a person agreed to, or empty."""
 
     @model_validator(mode="after")
     def _complete(self) -> "McpServerConfig":
@@ -250,6 +253,8 @@ class McpServerConfig(Section):
             raise ValueError("a server has either a command or a url")
         if self.command is not None and "oauth" in self.model_fields_set:
             raise ValueError("oauth is for servers with a url; a command gets its secrets in env")
+        if self.url is None and self.transport != "auto":
+            raise ValueError("transport is for a url; a command is spoken to over its pipes")
         return self
 
 
@@ -314,6 +319,8 @@ class Loaded:
     revision: str
     file: Path
     references: Mapping[Steps, str]
+    reload: "Callable[[str | None], Loaded]" = field(repr=False, compare=False)
+    """Reads all layers again; with a text, that in place of the person's file."""
 
 
 def load(
@@ -323,17 +330,18 @@ def load(
     flags: Flags = Flags(),
     config_file: Path | None = None,
     managed: bool = False,
+    text: str | None = None,
 ) -> Loaded:
     """Merge the four layers. Raises ConfigInvalid: one sentence with the place and what to do.
 
     A `config_file` must exist; the one in the folder need not. With `managed` only the flag sets
-    the port, and without it any free one is taken.
+    the port, and without it any free one is taken. `text` is read in place of the person's file.
     """
     layers, notes = Layers(Config), list[str]()
     layers.add(nodes.load(shipped_settings(), "default"))
     file = config_file or folders.settings_file
-    if config_file is not None or _is_there(file):
-        layers.add(persons_file.load(file, environ, notes))
+    if text is not None or config_file is not None or _is_there(file):
+        layers.add(persons_file.load(file, environ, notes, text))
     for layer in _environment(environ, layers.tree):
         layers.add(layer)
     layers.add(_flags(flags, layers, managed))
@@ -347,6 +355,14 @@ def load(
         revision=hashlib.sha256(config.model_dump_json().encode()).hexdigest()[:16],
         file=file,
         references=layers.references,
+        reload=lambda text: load(
+            folders,
+            environ=environ,
+            flags=flags,
+            config_file=config_file,
+            managed=managed,
+            text=text,
+        ),
     )
 
 

@@ -15,7 +15,8 @@
     │   └── NetworkError: NetworkUnreachable, DnsFailed, ProviderTimeout, TlsUntrusted,
     │                     ProxyAuthRequired, LocalServerDown
     └── McpError                                        an MCP server or one of its tools
-        ├── McpStartFailed, McpCrashed, McpTimeout, McpAuthRequired, McpInvalidResult
+        ├── McpStartFailed, McpCrashed, McpTimeout, McpAuthRequired, McpNeedsApproval,
+        │   McpInvalidResult
         └── ToolNotFound
 
 Errors hold plain values, so this file imports nothing. An expected failure is one log line and
@@ -273,6 +274,12 @@ class McpTimeout(McpError):
 
 class McpAuthRequired(McpError):
     code = "mcp_auth_required"
+
+
+class McpNeedsApproval(McpError):
+    """A client added or changed it, and no person has agreed to what it starts."""
+
+    code = "mcp_needs_approval"
 
 
 class McpInvalidResult(McpError):

@@ -63,9 +63,14 @@ class Context(Value):
 class Usage(Value):
     """Tokens, counted alike for every vendor."""
 
-    input: int = Field(default=0, description="Tokens read, the cached ones included.")
+    input: int = Field(
+        default=0, description="Tokens read, those from and into the cache included."
+    )
     output: int = Field(default=0, description="Tokens written, those of reasoning included.")
     cached: int = Field(default=0, description="Input tokens read from the vendor's cache.")
+    cache_written: int = Field(
+        default=0, description="Input tokens put into the vendor's cache, where it counts them."
+    )
     reasoning: int = Field(default=0, description="Output tokens spent on reasoning.")
     cost: Cost | None = optional("What it cost, where that is known.")
     context: Context | None = optional("The model's window after it, where the vendor counts.")
@@ -75,6 +80,7 @@ class Usage(Value):
             input=self.input + other.input,
             output=self.output + other.output,
             cached=self.cached + other.cached,
+            cache_written=self.cache_written + other.cache_written,
             reasoning=self.reasoning + other.reasoning,
             cost=_sum(self.cost, other.cost),
             context=other.context or self.context,

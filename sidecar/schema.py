@@ -329,7 +329,7 @@ def _typescript_type(node: JsonValue) -> str:
     match shape:
         case {"$ref": str(reference), **rest} if not rest:
             return reference.removeprefix(_REFERENCE)
-        case {"const": value, "type": "string", **rest} if not rest:
+        case {"const": value, "type": "string" | "boolean", **rest} if not rest:
             return json.dumps(value)
         case {"enum": list(values), "type": "string", **rest} if not rest:
             return " | ".join(json.dumps(value) for value in values)

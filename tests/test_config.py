@@ -607,6 +607,33 @@ def test_a_listed_server_without_a_name_of_its_own_is_an_error(
     assert problem == "line 4: a server in a list needs a `name` of its own."
 
 
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("http", "http"), ("streamable_http", "http"), ("streamableHttp", "http"), ("SSE", "sse")],
+)
+@pytest.mark.parametrize("key", ["type", "transport"])
+def test_others_words_for_a_transport_are_understood(
+    settings: Settings, key: str, written: str, meant: str
+) -> None:
+    listed = settings(f"mcp: {{servers: [{{name: d, url: 'http://a/b', {key}: {written}}}]}}")
+    mapped = settings(f"mcpServers: {{d: {{url: 'http://a/b', {key}: {written}}}}}")
+
+    for loaded in (listed, mapped):
+        assert loaded.config.mcp.servers["d"].transport == meant
+
+
+def test_a_transport_that_nobody_speaks_is_an_error(settings: Settings) -> None:
+    problem = settings.problem(
+        "mcp:\n  servers:\n  - {name: d, url: 'http://a/b', transport: telex}"
+    )
+
+    assert "transport" in problem and "line 3" in problem
+
+
+def test_a_command_has_no_transport_to_choose(settings: Settings) -> None:
+    assert "pipes" in settings.problem("mcp: {servers: {d: {command: x, transport: sse}}}")
+
+
 def test_the_communitys_server_map_is_understood(settings: Settings) -> None:
     loaded = settings(
         """

@@ -103,7 +103,6 @@ def server(state: ServerState, error: str | None = None) -> McpServerStatus:
         era=None,
         fingerprint="f",
         error=error,
-        warnings=(),
         tools=4,
         since="2026-01-01T00:00:00.000+00:00",
     )

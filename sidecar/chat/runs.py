@@ -404,8 +404,10 @@ class Runs:
         try:
             await self._conversations.append(run.conversation_id, message, run.retry)
         except StorageError as error:
-            run.is_saved = False
             log.warning("message_not_written", code=error.code)
+            if not run.is_saved:  # the person was told already
+                return
+            run.is_saved = False
             run.log.append(NoticeChunk(data=str(error), metadata=NoticeMetadata(code=error.code)))
 
     async def _save_progress(self) -> None:

@@ -7,6 +7,7 @@ and no rule: whoever calls a tool here has already been allowed to.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.run_notes import RunNotes, sweep
+from sidecar.mcp_host.secrets import Reveal
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.mcp_host.vault import Vault
 from sidecar.messages import JsonObject, Tool, ToolResultPart
@@ -46,33 +48,36 @@ class Host:
         notes_dir: Path | None,
         network: Network,
         vault: Vault,
+        reveal: Reveal,
         save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists.
 
         `notes_dir` has the notes of the servers that run, also of those of killed processes.
-        `vault` has what authorization servers gave us.
-        `save` keeps the media of results and returns their attachment_id.
+        `vault` has what authorization servers gave us, `reveal` knows the secrets that entries
+        refer to. `save` keeps the media of results and returns their attachment_id.
         """
         self._save = save
         self._emit = emit
         self._notes_dir = notes_dir
         self._guardian = Guardian(None if notes_dir is None else RunNotes(notes_dir))
+        self._log_dir = log_dir
+        self._network = network
+        self._vault = vault
+        self._reveal = reveal
         self._servers: dict[str, McpServer] = {}
+        self._wanted = dict(servers)
+        self._supervised: dict[str, asyncio.Task[None]] = {}
+        self._news = asyncio.Event()
+        self._placed = asyncio.Event()
         self._shown: dict[str, Snapshot] = {}
         self._slots: dict[str, asyncio.Semaphore] = {}
         self._all_slots = asyncio.Semaphore(TOOL_CALLS)
         self._tools: tuple[Tool, ...] = ()
         self._began_at = float("inf")
         for name, config in servers.items():
-            log_file = None if log_dir is None else log_dir / f"mcp-{name}.log"
-            server = McpServer(
-                name, config, log_file, network, vault, self._guardian, self._changed
-            )
-            self._servers[name] = server
-            self._shown[name] = server.snapshot
-            self._slots[name] = asyncio.Semaphore(CALLS_PER_SERVER)
+            self._place(name, config)
 
     async def run(self) -> None:
         """Supervise all servers until cancelled; then close them together, within 6 s."""
@@ -83,10 +88,95 @@ class Host:
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers.values():
-                    group.create_task(server.run(starts), name=f"mcp {server.name}")
+                    self._supervise(group, server, starts)
+                while True:
+                    await self._news.wait()
+                    self._news.clear()
+                    for name in (*self._servers, *self._wanted):
+                        await self._settle(name, group, starts)
         finally:
             self.kill_now()  # none is left here, unless a second cancellation came
             self._guardian.close()
+
+    def reconcile(self, servers: Mapping[str, McpServerConfig]) -> None:
+        """These are the servers from now on: what differs is ended, begun or begun anew.
+
+        Each is there once at most: the next one begins when nothing is left of the one before.
+        """
+        self._wanted = dict(servers)
+        self._news.set()
+
+    def status(self, name: str) -> McpServerStatus:
+        """Raises NotFound."""
+        return self._server(name).snapshot.status
+
+    async def settled_as(self, name: str, timeout_s: float) -> McpServerStatus:
+        """Its status once it is what was wanted last, and known what it starts; at most so long.
+
+        Raises NotFound where there is none of this name.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._as_wanted(name)
+                if (server := self._servers.get(name)) is not None:
+                    await server.first_news.wait()
+        return self.status(name)
+
+    async def gone(self, name: str, timeout_s: float) -> None:
+        """Wait until nothing is left of a server that is wanted no more; at most so long."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._as_wanted(name)
+
+    async def _as_wanted(self, name: str) -> None:
+        while self._config_of(name) != self._wanted.get(name):
+            self._placed.clear()
+            await self._placed.wait()
+
+    def _config_of(self, name: str) -> McpServerConfig | None:
+        server = self._servers.get(name)
+        return None if server is None else server.config
+
+    def _place(self, name: str, config: McpServerConfig) -> McpServer:
+        log_file = None if self._log_dir is None else self._log_dir / f"mcp-{name}.log"
+        server = McpServer(
+            name,
+            config,
+            log_file,
+            self._network,
+            self._vault,
+            self._reveal,
+            self._guardian,
+            self._changed,
+        )
+        self._servers[name] = server
+        self._shown[name] = server.snapshot
+        self._slots.setdefault(name, asyncio.Semaphore(CALLS_PER_SERVER))
+        return server
+
+    def _supervise(
+        self, group: asyncio.TaskGroup, server: McpServer, starts: asyncio.Semaphore
+    ) -> None:
+        self._supervised[server.name] = group.create_task(
+            server.run(starts), name=f"mcp {server.name}"
+        )
+
+    async def _settle(self, name: str, group: asyncio.TaskGroup, starts: asyncio.Semaphore) -> None:
+        """Make one server what is wanted of it now."""
+        server, config = self._servers.get(name), self._wanted.get(name)
+        if server is not None and server.config == config:
+            return
+        if server is not None:
+            task = self._supervised.pop(name)
+            task.cancel()
+            await asyncio.wait([task])
+            del self._servers[name], self._shown[name]
+            self._merge()
+        if config is not None:
+            server = self._place(name, config)
+            self._emit(McpServerStateChanged(data=server.snapshot.status))
+            self._supervise(group, server, starts)
+        self._placed.set()
 
     def statuses(self) -> tuple[McpServerStatus, ...]:
         return tuple(server.snapshot.status for server in self._servers.values())
@@ -180,15 +270,18 @@ class Host:
         name = now.status.server
         before, self._shown[name] = self._shown[name], now
         if before.tools is not now.tools or before.status.fingerprint != now.status.fingerprint:
-            self._tools = merge(
-                Shelf(server.name, server.config, shown.status.fingerprint, shown.tools)
-                for server, shown in zip(self._servers.values(), self._shown.values(), strict=True)
-            )
+            self._merge()
         if before.status != now.status:
             self._emit(McpServerStateChanged(data=now.status))
         change = _difference(name, before.tools, now.tools)
         if change is not None:
             self._emit(McpToolsChanged(data=change))
+
+    def _merge(self) -> None:
+        self._tools = merge(
+            Shelf(server.name, server.config, shown.status.fingerprint, shown.tools)
+            for server, shown in zip(self._servers.values(), self._shown.values(), strict=True)
+        )
 
 
 def _clock(config: McpServerConfig) -> Clock:

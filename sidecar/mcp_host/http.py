@@ -10,6 +10,7 @@ import contextlib
 import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -26,6 +27,8 @@ BODY_BYTES = 64 * 1024 * 1024
 CONNECT_S = 10.0
 WRITE_S = 30.0
 GOODBYE_S = 2.0  # a server that does not answer our DELETE must not hold up a shutdown
+
+SESSION = "sidecar.session"  # extension of a request whose address names a session, or opens one
 
 # In the `data` of errors that are ours; no server can know them, so none can pass for us.
 NOT_DELIVERED = f"not delivered {secrets.token_hex()}"
@@ -62,27 +65,38 @@ class HttpWatch:
         self._on_loss()
 
 
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How a server behind a URL is reached. Without `tls`, no certificate is trusted."""
+
+    url: str
+    headers: Mapping[str, str] = field(repr=False)
+    tls: ssl.SSLContext | None
+    proxy: str | None = field(repr=False)
+    auth: httpx2.Auth | None = field(repr=False)
+
+
+def open_client(way: Way, watch: HttpWatch) -> "WatchedClient":
+    """What every request to one server goes through; to be entered."""
+    return WatchedClient(
+        watch,
+        # a compressed body could be a thousand times what its limit says
+        headers={**way.headers, "accept-encoding": "identity"},
+        # how long an answer may take is the call's own clock
+        timeout=httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S),
+        **way_options(way.tls, way.proxy),
+        auth=way.auth,
+    )
+
+
 @contextlib.asynccontextmanager
-async def http_transport(
-    url: str,
-    headers: Mapping[str, str],
-    watch: HttpWatch,
-    tls: ssl.SSLContext | None,
-    proxy: str | None,
-    auth: httpx2.Auth | None = None,
-) -> AsyncGenerator["TransportStreams", None]:
-    """The SDK's `Transport`. Without `tls`, no certificate is trusted."""
+async def http_transport(way: Way, watch: HttpWatch) -> AsyncGenerator["TransportStreams", None]:
+    """The SDK's `Transport`."""
     async with (
-        WatchedClient(
-            watch,
-            # a compressed body could be a thousand times what its limit says
-            headers={**headers, "accept-encoding": "identity"},
-            # how long an answer may take is the call's own clock
-            timeout=httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S),
-            **way_options(tls, proxy),
-            auth=auth,
-        ) as client,
-        streamable_http_client(url, http_client=client, max_sse_event_size=EVENT_BYTES) as streams,
+        open_client(way, watch) as client,
+        streamable_http_client(
+            way.url, http_client=client, max_sse_event_size=EVENT_BYTES
+        ) as streams,
     ):
         yield streams
 
@@ -134,7 +148,7 @@ class WatchedClient(httpx2.AsyncClient):
 
     def _failed(self, request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
         reason = str(error) or type(error).__name__
-        if request.method == "POST":
+        if request.method == "POST" or SESSION in request.extensions:
             self._watch.lost(reason)
         never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
         return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
@@ -146,7 +160,7 @@ def challenge_of(response: httpx2.Response) -> Challenge:
 
 async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -> bool:
     """404 as the specification says; some servers answer 400 and say so in the body."""
-    if MCP_SESSION_ID not in request.headers:
+    if MCP_SESSION_ID not in request.headers and SESSION not in request.extensions:
         return False
     if response.status_code == 400:
         return b"session" in (await response.aread()).lower()

@@ -25,6 +25,7 @@ from sidecar.errors import (
     McpAuthRequired,
     McpCrashed,
     McpError,
+    McpNeedsApproval,
     McpStartFailed,
     McpTimeout,
     SidecarError,
@@ -37,21 +38,23 @@ from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
+from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
 from sidecar.mcp_host.vault import Vault
 from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
-from sidecar.protocol.mcp import McpServerStatus, ServerState
+from sidecar.protocol.mcp import McpServerStatus, ServerState, Transport
 from sidecar.threads import load_modules, run_in_thread
 
 if TYPE_CHECKING:
     import ssl
 
-    from mcp.client import Transport
+    from mcp.client import Transport as SdkTransport
     from mcp_types import CallToolResult
 
+    from sidecar.mcp_host.http import Way
     from sidecar.mcp_host.session import Progress, Session
 
 log = structlog.get_logger()
@@ -71,7 +74,8 @@ FAILURES_S = 300.0
 STDERR_LINES = 20  # in an error
 SHOWN_BYTES = 128  # of a tool's name that is no good
 
-SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session")
+SESSION_MODULES = ("jsonschema", "sidecar.mcp_host.session", "sidecar.mcp_host.sse")
+NO_STREAMABLE_HTTP = frozenset((404, 405, 406))  # answers to a POST where only SSE is spoken
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +102,7 @@ class McpServer:
         log_file: Path | None,
         network: Network,
         vault: Vault,
+        reveal: Reveal,
         guardian: Guardian,
         on_change: Callable[[Snapshot], None],
     ) -> None:
@@ -110,6 +115,9 @@ class McpServer:
         self.has_settled = False  # at least once
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
+        self._reveal = reveal
+        self._revealed = config  # with its secrets, when it is started
+        self.first_news = asyncio.Event()  # it is known what it starts, or why not
         self._guardian = guardian
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
@@ -120,6 +128,7 @@ class McpServer:
         self._permission_error: McpError | None = None  # of what a request wanted more for
         self._era: str | None = None
         self._mode = "auto"
+        self._transport = self._configured_transport
         self._since = now()
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._attempts = 0
@@ -141,6 +150,7 @@ class McpServer:
     async def run(self, starts: asyncio.Semaphore) -> None:
         """Supervise until cancelled; `starts` bounds how many servers start at once."""
         if not self.config.enabled:
+            self.first_news.set()
             return
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -222,6 +232,7 @@ class McpServer:
         """From `starting` until nothing is left of it; says why it ended."""
         if self._ready_at is None:
             self._mode = "auto"
+            self._transport = self._configured_transport
         self._over = asyncio.Event()
         self._ready_at = None
         self._permission_error = None
@@ -231,8 +242,12 @@ class McpServer:
         async with self._slot(starts) as give_back:
             try:
                 if self.config.url is not None:
-                    return await self._http_life(self.config.url, give_back)
+                    self._check_approved()
+                    self._revealed = await revealed(self.name, self.config, self._reveal)
+                    return await self._url_life(self.config.url, give_back)
                 return await self._stdio_life(await self._resolved(), give_back)
+            except McpNeedsApproval as error:
+                return error
             except McpStartFailed as error:  # nothing was started
                 self._can_start = False
                 return error
@@ -261,11 +276,25 @@ class McpServer:
             give_back()
 
     async def _resolved(self) -> Launch:
-        launch = await run_in_thread(
-            partial(resolve, self.name, self.config), f"find MCP server {self.name}"
-        )
+        launch = await self._found(self.config)
         self._fingerprint = fingerprint(self.config, launch.executable)
-        return launch
+        self._check_approved()
+        self._revealed = await revealed(self.name, self.config, self._reveal)
+        return launch if self._revealed is self.config else await self._found(self._revealed)
+
+    async def _found(self, config: McpServerConfig) -> Launch:
+        return await run_in_thread(
+            partial(resolve, self.name, config), f"find MCP server {self.name}"
+        )
+
+    def _check_approved(self) -> None:
+        """Raises McpNeedsApproval. What a person wrote into their file is approved by that."""
+        if self.config.approved not in (None, self._fingerprint):
+            raise McpNeedsApproval(
+                f"The MCP server {self.name} waits for you: a client added it, or what it starts "
+                "has changed since you agreed to it. Look at what it starts, then approve it.",
+                server=self.name,
+            )
 
     async def _stdio_life(self, launch: Launch, give_back: Callable[[], None]) -> McpError:
         failure, ended_itself = await self._stdio_session(launch, give_back)
@@ -306,21 +335,39 @@ class McpServer:
         )
         return failure, ended_itself
 
-    async def _http_life(self, url: str, give_back: Callable[[], None]) -> McpError:
+    async def _url_life(self, url: str, give_back: Callable[[], None]) -> McpError:
+        """Where the settings leave it open: streamable HTTP, and what came before it if not."""
         await load_modules(*SESSION_MODULES)
-        from sidecar.mcp_host.http import HttpWatch, http_transport
+        from sidecar.mcp_host.http import Way
 
         tls, proxy = await self._way_to(url)
-        auth = await self.authorizing.auth(url)
-        watch = HttpWatch(self._lose, None if auth is None else self._more_wanted)
-        transport = http_transport(url, self.config.headers, watch, tls, proxy, auth)
-        error = await self._serve(transport, give_back)
+        way = Way(url, self._revealed.headers, tls, proxy, await self.authorizing.auth(url))
+        failure, status = await self._url_session(way, give_back)
+        is_open = self.config.transport == "auto" and self._transport == "http"
+        if is_open and self._ready_at is None and status in NO_STREAMABLE_HTTP:
+            self._over = asyncio.Event()
+            self._transport = "sse"
+            guessed, _ = await self._url_session(way, give_back)
+            if self._ready_at is not None or isinstance(guessed, McpAuthRequired):
+                return guessed
+        return failure
+
+    async def _url_session(
+        self, way: "Way", give_back: Callable[[], None]
+    ) -> tuple[McpError, int | None]:
+        """Why it ended, and the last status that the server answered with."""
+        from sidecar.mcp_host.http import HttpWatch, http_transport
+        from sidecar.mcp_host.sse import sse_transport
+
+        watch = HttpWatch(self._lose, None if way.auth is None else self._more_wanted)
+        opened = sse_transport if self._transport == "sse" else http_transport
+        error = await self._serve(opened(way, watch), give_back)
         self.authorizing.challenge = watch.challenge or self.authorizing.challenge
         if isinstance(error, McpTimeout):
-            return diagnosis.silent(self.name, self._connect_timeout_s, ())
-        return diagnosis.http_failure(
+            return diagnosis.silent(self.name, self._connect_timeout_s, ()), watch.status
+        failure = diagnosis.http_failure(
             self.name,
-            url,
+            way.url,
             was_ready=self._ready_at is not None,
             status=watch.status,
             challenge=watch.challenge,
@@ -328,6 +375,7 @@ class McpServer:
             fault=watch.fault,
             error=error,
         )
+        return failure, watch.status
 
     def _more_wanted(self, challenge: Challenge) -> None:
         """The session goes on with what is allowed."""
@@ -360,7 +408,7 @@ class McpServer:
             ) from error
 
     async def _serve(
-        self, transport: "Transport", give_back: Callable[[], None]
+        self, transport: "SdkTransport", give_back: Callable[[], None]
     ) -> Exception | None:
         """Connect and stay until the session is over. Returns the error that ended it, if any."""
         error: Exception | None = None
@@ -388,15 +436,16 @@ class McpServer:
         self._over.set()
 
     async def _connected(
-        self, transport: "Transport", stack: contextlib.AsyncExitStack
+        self, transport: "SdkTransport", stack: contextlib.AsyncExitStack
     ) -> "Session":
         from sidecar.mcp_host.session import connect
 
         self._changed.clear()
+        mode = "legacy" if self._transport == "sse" else self._mode  # no later MCP speaks it
         try:
             async with self._limit(self._connect_timeout_s):
                 return await stack.enter_async_context(
-                    connect(self.name, transport, self._mode, self._changed.set, self._tool_dropped)
+                    connect(self.name, transport, mode, self._changed.set, self._tool_dropped)
                 )
         except TimeoutError as error:
             raise McpTimeout("no answer", server=self.name) from error
@@ -460,6 +509,12 @@ class McpServer:
             self._deadline = None
 
     @property
+    def _configured_transport(self) -> Transport:
+        if self.config.url is None:
+            return "stdio"
+        return "sse" if self.config.transport == "sse" else "http"
+
+    @property
     def _connect_timeout_s(self) -> float:
         if self.config.connect_timeout_s is not None:
             return self.config.connect_timeout_s
@@ -487,6 +542,8 @@ class McpServer:
     def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
         if isinstance(failure, McpAuthRequired):
             return "needs_auth", None
+        if isinstance(failure, McpNeedsApproval):
+            return "needs_approval", None
         ended_at = time.monotonic()
         if self._ready_at is not None and ended_at - self._ready_at >= HEALTHY_S:
             self._failures.clear()
@@ -516,6 +573,8 @@ class McpServer:
         if state != self.snapshot.status.state:
             self._since = now()
         self.snapshot = self._snapshot(state, error)
+        if state != "starting" or self.snapshot.status.pid is not None:
+            self.first_news.set()
         self._mark(state)
         self._on_change(self.snapshot)
 
@@ -534,7 +593,7 @@ class McpServer:
         return Snapshot(
             McpServerStatus(
                 server=self.name,
-                transport="stdio" if self.config.url is None else "http",
+                transport=self._transport,
                 state=state,
                 era=self._era,
                 fingerprint=self._fingerprint,

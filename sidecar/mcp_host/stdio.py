@@ -9,15 +9,11 @@ SDK loads.
 """
 
 import asyncio
-import json
 import sys
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
-
-from pydantic_core import from_json
 
 from sidecar.errors import McpStartFailed
 from sidecar.mcp_host.batch import batch_line, is_batch_file
@@ -26,7 +22,7 @@ from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.mcp_host.tree import CREATION_FLAGS, Tree
-from sidecar.threads import run_in_thread
+from sidecar.mcp_host.wire import read_message
 
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
@@ -36,7 +32,6 @@ if TYPE_CHECKING:
 LINE_BYTES = 64 * 1024 * 1024  # a larger message is a fault, not a result
 QUEUED_BYTES = 1024 * 1024  # then the child waits until we have read what is there
 UNREAD_BYTES = 64 * 1024 * 1024  # of our own, which the child does not take
-THREAD_BYTES = 1000 * 1000  # parsing more than this would be felt on the loop
 JUNK_KEPT = 5
 JUNK_BYTES = 4 * 1024
 JUNK_CHARS = 300
@@ -350,10 +345,7 @@ class _Reader(Incoming):
 
         await asyncio.sleep(0)  # a flood of lines must not keep others from running
         while (line := await self._process.next_line()) is not None:
-            if len(line) > THREAD_BYTES:
-                message = await run_in_thread(partial(parse, line), "parse MCP message")
-            else:
-                message = parse(line)
+            message = await read_message(line)
             if message is not None:
                 if isinstance(message, JSONRPCResponse | JSONRPCError) and message.id is not None:
                     self._process.settled(coerce_request_id(message.id))
@@ -391,27 +383,3 @@ class _Writer(Stream):
                 method="notifications/cancelled", params={"requestId": int() | str() as request_id}
             ):
                 self._process.settled(coerce_request_id(request_id))
-
-
-def parse(line: bytearray) -> "JSONRPCMessage | None":
-    """None for what is no JSON-RPC message, such as a banner."""
-    from mcp_types import jsonrpc_message_adapter
-
-    # in two steps: a union validated straight from JSON converts the whole message several times
-    try:
-        return jsonrpc_message_adapter.validate_python(_parse_json(line), by_name=False)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _parse_json(line: bytearray) -> object:
-    try:
-        return from_json(line)
-    except ValueError:
-        return from_json(_repaired(line))
-
-
-def _repaired(line: bytearray) -> bytes:
-    """Replaces invalid UTF-8, and the half surrogate pairs that a careless cut leaves in JSON."""
-    value = json.loads(line.decode(errors="replace"))
-    return json.dumps(value, ensure_ascii=False).encode(errors="replace")

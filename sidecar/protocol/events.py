@@ -12,7 +12,7 @@ from sidecar.protocol.conversations import (
     ConversationsUpdated,
 )
 from sidecar.protocol.mcp import McpServerStateChanged, McpToolsChanged
-from sidecar.protocol.program import ServerShutdown
+from sidecar.protocol.program import ConfigChanged, ServerShutdown
 from sidecar.protocol.providers import KeysChanged
 
 Event: TypeAlias = Annotated[
@@ -26,6 +26,7 @@ Event: TypeAlias = Annotated[
     | McpServerStateChanged
     | McpToolsChanged
     | KeysChanged
+    | ConfigChanged
     | ServerShutdown,
     Field(discriminator="type"),
 ]

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from sidecar.messages import ErrorInfo, Hints, JsonObject, ToolContent, ToolStatus, optional
-from sidecar.protocol.base import EventModel, Inbound, Nothing, Request, Result
+from sidecar.protocol.base import Empty, EventModel, Inbound, Nothing, Request, Result
 
 ServerState = Literal[
     "disabled",
@@ -19,6 +19,7 @@ ServerState = Literal[
     "failed",
     "stopped",
 ]
+Transport = Literal["stdio", "http", "sse"]
 
 
 class McpAuthorization(Result):
@@ -31,14 +32,14 @@ class McpAuthorization(Result):
 
 class McpServerStatus(Result):
     server: str
-    transport: Literal["stdio", "http"]
+    transport: Transport = Field(description="`sse` is HTTP as old servers speak it.")
     state: ServerState
     era: str | None = Field(description="The negotiated MCP version.")
     fingerprint: str
     error: str | None = optional("Why it is not ready, for a person.")
     error_info: ErrorInfo | None = optional("The same for programs.")
-    warnings: tuple[str, ...] = Field(
-        description="What a person should know of its entry, each with what to do."
+    warnings: tuple[str, ...] = Field(  # which an older sidecar does not send
+        default=(), description="What a person should know of its entry, each with what to do."
     )
     authorization: McpAuthorization | None = optional("Of a server that was signed in to.")
     tools: int
@@ -56,6 +57,49 @@ class McpServersList(Request):
     payload: Nothing = Nothing.model_construct()
 
 
+class Masked(Inbound):
+    """A value that was not shown, and stays as it is."""
+
+    masked: Literal[True]
+
+
+class ServerEntry(Inbound):
+    """How a server is reached: a command, or a url. Values are literal."""
+
+    server: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+    command: str | None = Field(default=None, max_length=4096)
+    args: tuple[str, ...] | None = Field(default=None, max_length=256)
+    env: dict[str, str | Masked] | None = Field(default=None, repr=False)
+    cwd: str | None = Field(default=None, max_length=4096)
+    url: str | None = Field(default=None, max_length=4096)
+    headers: dict[str, str | Masked] | None = Field(default=None, repr=False)
+    connect_timeout_s: float | None = Field(default=None, gt=0)
+    call_timeout_s: float | None = Field(default=None, gt=0)
+
+
+class McpServersAdd(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.add"]
+    payload: ServerEntry
+
+
+class McpServersUpdate(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.update"]
+    payload: ServerEntry
+
+
+class ApprovePayload(Inbound):
+    server: str = Field(max_length=256)
+    fingerprint: str = Field(max_length=256, description="Of what the person was shown.")
+
+
+class McpServersApprove(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.approve"]
+    payload: ApprovePayload
+
+
 class McpServerStateChanged(EventModel):
     type: Literal["mcp.server_state"] = "mcp.server_state"
     data: McpServerStatus = Field(description="A server came into another state.")
@@ -68,6 +112,24 @@ class ServerPayload(Inbound):
 class McpServersRestart(Request):
     result = McpServerStatus
     action: Literal["mcp.servers.restart"]
+    payload: ServerPayload
+
+
+class McpServersDelete(Request):
+    result = Empty
+    action: Literal["mcp.servers.delete"]
+    payload: ServerPayload
+
+
+class McpServersEnable(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.enable"]
+    payload: ServerPayload
+
+
+class McpServersDisable(Request):
+    result = McpServerStatus
+    action: Literal["mcp.servers.disable"]
     payload: ServerPayload
 
 

@@ -104,6 +104,15 @@ class ConfigGet(Request):
     payload: Nothing = Nothing.model_construct()
 
 
+class ConfigRevision(Result):
+    revision: str
+
+
+class ConfigChanged(EventModel):
+    type: Literal["config.changed"] = "config.changed"
+    data: ConfigRevision = Field(description="The settings changed, by a client or in their file.")
+
+
 FindingStatus = Literal["ok", "warning", "broken"]
 FindingArea = Literal[
     "program",

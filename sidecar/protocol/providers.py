@@ -52,8 +52,22 @@ class ProviderItem(Result):
     key_set: bool
 
 
+class LocalServer(Result):
+    name: str = Field(description="The program's name, or the provider's.")
+    base_url: str
+    provider: str | None = Field(
+        description="The provider that has it; null: the settings need one with this `base_url`."
+    )
+    models: tuple[str, ...] = Field(
+        description="As `chat` takes them, or without a provider by the server's own ids."
+    )
+
+
 class ProvidersListResult(Result):
     items: tuple[ProviderItem, ...]
+    found: tuple[LocalServer, ...] = Field(
+        description="The model servers of this machine that answer now and need no key."
+    )
 
 
 class ProvidersList(Request):

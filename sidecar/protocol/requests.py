@@ -24,10 +24,16 @@ from sidecar.protocol.conversations import (
     ConversationsUpdate,
 )
 from sidecar.protocol.mcp import (
+    McpServersAdd,
+    McpServersApprove,
     McpServersAuthorize,
+    McpServersDelete,
+    McpServersDisable,
+    McpServersEnable,
     McpServersList,
     McpServersLogs,
     McpServersRestart,
+    McpServersUpdate,
     McpToolsCall,
     McpToolsList,
 )
@@ -68,6 +74,12 @@ AnyRequest: TypeAlias = (
     | ApprovalsRulesList
     | ApprovalsRulesDelete
     | McpServersList
+    | McpServersAdd
+    | McpServersUpdate
+    | McpServersApprove
+    | McpServersDelete
+    | McpServersEnable
+    | McpServersDisable
     | McpServersRestart
     | McpServersLogs
     | McpServersAuthorize

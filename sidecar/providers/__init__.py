@@ -24,18 +24,17 @@ def open_provider(
     key: Callable[[], Awaitable[str | None]],
     timeouts: TimeoutsConfig,
     max_retries: int,
-    find_local: "Find | None" = None,
+    find_local: "Find",
 ) -> Provider:
     """The provider of one entry of the settings. Raises ProviderError if it cannot be served.
 
     `key` is asked before every request, and is already bound to this provider and its address.
-    `find_local` finds what a person without a key can use instead; None: the usual ports.
+    `find_local` finds what a person without a key can use instead.
     """
     if section.kind == "demo":
         from sidecar.providers.demo import DemoProvider
 
         return DemoProvider()
-    from sidecar.providers import discovery
     from sidecar.providers.endpoint import Endpoint
 
     base_url, headers = _base_url(name, section), section.headers
@@ -65,7 +64,7 @@ def open_provider(
         key=key,
         timeouts=timeouts,
         max_retries=max_retries,
-        find_local=find_local or discovery.find,
+        find_local=find_local,
     )
 
 

@@ -1,56 +1,86 @@
-"""Local model servers that answer, on the ports where they usually listen.
+"""Local model servers that answer, where the settings have them or where they usually listen.
 
-Asked only when a person has no key and would like to know what else there is: all at once, within
-`WITHIN_S`, on this machine alone. Whoever does not answer with a list of models was not found.
+Asked only when a person would like to know what there is beside the vendors: all at once, within
+`WITHIN_S`, on this machine alone, without a key, and never at our own port. Whoever does not
+answer with a list of models was not found.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import aiohttp
+from yarl import URL
 
-from sidecar.providers.dialects.chat_completions import ChatCompletions
+from sidecar.config import ProviderConfig, is_loopback
 
 WITHIN_S = 0.25
 MAX_BYTES = 256 * 1024
-USUAL: Mapping[str, str] = {
-    "Ollama": "http://127.0.0.1:11434/v1",
-    "LM Studio": "http://127.0.0.1:1234/v1",
-    "llama.cpp": "http://127.0.0.1:8080/v1",
-    "vLLM": "http://127.0.0.1:8000/v1",
-    "Jan": "http://127.0.0.1:1337/v1",
-}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a server may be; `provider` is the entry of the settings that has it."""
+
+    name: str
+    base_url: str
+    provider: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
     """A server that answers; `models` are the ids by which it knows them, one at least."""
 
-    name: str
-    base_url: str
+    place: Place
     models: tuple[str, ...]
+
+
+USUAL = (
+    Place("Ollama", "http://127.0.0.1:11434/v1"),
+    Place("LM Studio", "http://127.0.0.1:1234/v1"),
+    Place("llama.cpp", "http://127.0.0.1:8080/v1"),
+    Place("vLLM", "http://127.0.0.1:8000/v1"),
+    Place("Jan", "http://127.0.0.1:1337/v1"),
+)
 
 
 Find: TypeAlias = Callable[[], Awaitable[Sequence[Found]]]
 
 
-async def find(servers: Mapping[str, str] = USUAL) -> Sequence[Found]:
-    """Those of `servers`, names by base_url, that have a model, in their order."""
+def places(sections: Mapping[str, ProviderConfig], own_port: int) -> Sequence[Place]:
+    """The usual ones and those of the settings that are on this machine: one for each port."""
+    by_port = {_port(place): place for place in USUAL}
+    for provider, section in sections.items():
+        base_url = section.base_url
+        if section.kind == "openai_compatible" and base_url and is_loopback(URL(base_url).host):
+            place = Place(provider, base_url.rstrip("/"), provider)
+            usual = by_port.get(_port(place), place)
+            by_port[_port(place)] = replace(place, name=usual.name)
+    by_port.pop(own_port, None)
+    return tuple(by_port.values())
+
+
+async def find(places: Sequence[Place]) -> Sequence[Found]:
+    """Those of the places where a server answers and has a model, in their order."""
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=WITHIN_S)) as session:
-        asked = [_ask(session, name, base_url) for name, base_url in servers.items()]
-        answers = await asyncio.gather(*asked)
+        answers = await asyncio.gather(*(_ask(session, place) for place in places))
     return [found for found in answers if found is not None]
 
 
-async def _ask(session: aiohttp.ClientSession, name: str, base_url: str) -> Found | None:
+def _port(place: Place) -> int | None:
+    return URL(place.base_url).port
+
+
+async def _ask(session: aiohttp.ClientSession, place: Place) -> Found | None:
+    from sidecar.providers.dialects.openai_models import parse_models
+
     try:
-        async with session.get(base_url + "/models", allow_redirects=False) as response:
+        async with session.get(place.base_url + "/models", allow_redirects=False) as response:
             if response.status != 200:
                 return None
             body = await response.content.read(MAX_BYTES)
-        models = ChatCompletions(name, "max_tokens").parse_models(body)
+        models = parse_models(body)
     except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
         return None
-    return Found(name, base_url, tuple(info.model for info in models)) if models else None
+    return Found(place, tuple(info.model for info in models)) if models else None

@@ -245,7 +245,8 @@ class Endpoint:
         except KeyMissing as error:
             found = await self._find_local()
             instead = (
-                f" {server.name} answers at {server.base_url} and has {server.models[0]}."
+                f" {server.place.name} answers at {server.place.base_url} and has "
+                f"{server.models[0]}."
                 for server in found
             )
             raise KeyMissing(f"{error}{''.join(instead)}", provider=self._name) from None

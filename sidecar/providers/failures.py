@@ -77,6 +77,7 @@ _BY_WORDS: tuple[tuple[re.Pattern[str], type[ProviderError]], ...] = tuple(
     for pattern, kind in (
         (r"input token count .*exceeds the maximum", ContextTooLong),  # Google
         (r"prompt is too long|maximum context length|exceeds? the \w* ?context", ContextTooLong),
+        (r"payload size exceeds the limit", ContextTooLong),  # Google
         (r"max_tokens\W+exceed context limit", ContextTooLong),  # Anthropic, before 4.5
         (r"not support (tools|tool use|function calling)|support tool use", ModelNoTools),
         (r"function calling is not enabled", ModelNoTools),  # Google, of Gemma

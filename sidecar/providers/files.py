@@ -70,8 +70,10 @@ class Fitting:
     ) -> tuple[Files, tuple[Notice, ...]]:
         """Something for every file that the history shows or a tool's result holds.
 
-        With `can_see` False, images are left out, and said to be.
+        With `can_see` False, images are left out, and said to be. So are the oldest files of more
+        than a request may have.
         """
+        room = self._takes.together_chars
         files: dict[str, Fitted] = {}
         notices: list[Notice] = []
         for part, is_shown in _parts(request):
@@ -84,6 +86,11 @@ class Fitting:
                 outcome = _lost(part)
             else:
                 outcome = await self._outcome(part, attachment)
+            if room is not None and isinstance(outcome.fitted, Native):
+                if outcome.size > room:
+                    outcome = _too_much(part)
+                else:
+                    room -= outcome.size
             files[part.attachment_id] = outcome.fitted
             if outcome.notice is not None and is_shown:
                 notices.append(outcome.notice)
@@ -273,6 +280,14 @@ def _unreadable(part: _Part, why: str) -> _Outcome:
 def _left_out(part: _Part) -> _Outcome:
     text = f"{_name(part)} was left out, since the model cannot see images."
     return _Outcome(Extracted(f"[{text}]", part.name), Notice("image_left_out", text))
+
+
+def _too_much(part: _Part) -> _Outcome:
+    text = (
+        f"{_name(part)} was left out, since the vendor takes no request as large as all files of "
+        "this conversation together."
+    )
+    return _Outcome(Extracted(f"[{text}]", part.name), Notice("attachment_left_out", text))
 
 
 def _lost(part: _Part) -> _Outcome:

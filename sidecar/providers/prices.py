@@ -68,7 +68,10 @@ def _find(base_url: str, model: str, usage: Usage) -> "PriceCalculation | None":
     from genai_prices import calc_price
 
     tokens = Tokens(
-        input_tokens=usage.input, cache_read_tokens=usage.cached, output_tokens=usage.output
+        input_tokens=usage.input,
+        cache_read_tokens=usage.cached,
+        cache_write_tokens=usage.cache_written,
+        output_tokens=usage.output,
     )
     try:
         return calc_price(tokens, model, provider_api_url=base_url)

@@ -14,6 +14,7 @@ from sidecar.config import ProviderConfig, TimeoutsConfig, is_loopback
 from sidecar.errors import BadRequest, ModelNotFound, NotFound, ProviderError, SidecarError
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelInfo, Provider
+from sidecar.providers.discovery import Find
 from sidecar.providers.http import Http
 
 CHEAP = 1.0  # a million tokens written, in USD
@@ -37,8 +38,10 @@ class Providers:
         key: Callable[[str], Awaitable[str | None]],
         timeouts: TimeoutsConfig,
         max_retries: int,
+        find_local: Find,
     ) -> None:
         """`key` finds a provider's key, by the provider's name."""
+        self.find_local = find_local
         self.sections = sections
         self._http = http
         self._key = key
@@ -138,5 +141,6 @@ class Providers:
                 key=key,
                 timeouts=self._timeouts,
                 max_retries=self._max_retries,
+                find_local=self.find_local,
             )
         return provider

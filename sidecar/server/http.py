@@ -35,9 +35,10 @@ from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
-from sidecar.server.openai_wire import BadField, error_body, error_headers, status_of
+from sidecar.server.openai_wire import BadField, error_body, error_headers
 from sidecar.server.page import FILES, content_security_policy, load
 from sidecar.server.sessions import Sessions, parse_code
+from sidecar.server.status import http_status
 
 SOCKETS = 16
 WAITING = 64  # connections that have not passed the gate; the oldest makes room
@@ -196,7 +197,7 @@ class Server:
         except Refused as error:
             return _refusal(request, error, error.status)
         except SidecarError as error:
-            return _refusal(request, error, status_of(error_info(error)))
+            return _refusal(request, error, http_status(error_info(error)))
         except web.HTTPException as error:
             problem = NotFound if error.status == 404 else BadRequest
             return _refusal(request, problem(f"{error.reason}."), error.status)

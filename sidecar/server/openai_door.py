@@ -29,7 +29,8 @@ from sidecar.protocol.chunks import (
 from sidecar.protocol.frames import Started, error_info
 from sidecar.providers.base import ModelInfo
 from sidecar.server.openai_request import Completion, parse
-from sidecar.server.openai_wire import Answer, error_body, error_headers, status_of
+from sidecar.server.openai_wire import Answer, error_body, error_headers
+from sidecar.server.status import http_status
 
 BODY_BYTES = 4 * 1024 * 1024  # a socket's frame may have as many
 KEEP_ALIVE_S = 15.0  # a person who is asked may take minutes; proxies and clients give up before
@@ -217,12 +218,12 @@ def _refusal(run: Run, failure: Failed) -> web.Response:
     parts = run.answer.parts if run.answer is not None else ()
     has_called = any(part.type == "tool_result" for part in parts)
     headers = error_headers(failure.info, is_repeatable=not has_called)
-    status = status_of(failure.info)
+    status = http_status(failure.info)
     return web.json_response(_failure_body(failure), status=status, headers=headers)
 
 
 def _failure_body(failure: Failed) -> JsonObject:
-    return error_body(failure.error, failure.info, status_of(failure.info))
+    return error_body(failure.error, failure.info, http_status(failure.info))
 
 
 def _event(value: JsonObject) -> bytes:

@@ -26,21 +26,6 @@ _WORDS = {  # where OpenAI has a word of its own, and clients look for it
     "content_filtered": "content_filter",
 }
 
-_STATUSES = {
-    **dict.fromkeys(("unauthorized", "key_missing", "key_rejected"), 401),
-    **dict.fromkeys(("not_found", "model_not_found"), 404),
-    **dict.fromkeys(("rate_limited", "quota_exhausted"), 429),
-    **dict.fromkeys(("overloaded", "provider_overloaded", "keyring_unavailable"), 503),
-    **dict.fromkeys(("bad_request", "invalid_json", "model_no_tools", "model_no_vision"), 400),
-    **dict.fromkeys(("context_too_long", "content_filtered"), 400),
-    "cancelled": 499,  # nginx's number for a client that is gone; no client tries it again
-    "busy": 409,
-    "attachment_too_large": 413,
-    "unsupported_media": 415,
-    "storage_full": 507,
-    "timeout": 504,
-}
-
 
 class BadField(BadRequest):
     """`param` is the field of the request that cannot be served."""
@@ -48,15 +33,6 @@ class BadField(BadRequest):
     def __init__(self, message: str, param: str) -> None:
         super().__init__(message)
         self.param = param
-
-
-def status_of(info: ErrorInfo) -> int:
-    """The HTTP status that says it best; a vendor's own where it blames the request."""
-    if info.code in _STATUSES:
-        return _STATUSES[info.code]
-    if info.http_status is not None and 400 <= info.http_status < 500:
-        return info.http_status
-    return 500 if info.origin == "server" else 502
 
 
 def error_body(message: str, info: ErrorInfo, status: int, param: str | None = None) -> JsonObject:

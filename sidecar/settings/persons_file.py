@@ -14,9 +14,15 @@ from sidecar.settings.layers import Steps, dotted, nearest
 from sidecar.settings.nodes import Node
 
 
-def load(path: Path, environ: Mapping[str, str], notes: list[str]) -> Mapping[str, Node]:
-    """Read it; `notes` grows by a sentence for each thing to change. Raises ConfigInvalid."""
-    layer = nodes.load(path, f"file {path}")
+def load(
+    path: Path, environ: Mapping[str, str], notes: list[str], text: str | None = None
+) -> Mapping[str, Node]:
+    """Read it; `notes` grows by a sentence for each thing to change. Raises ConfigInvalid.
+
+    `text` is what it would have, where that is to be tried.
+    """
+    source = f"file {path}"
+    layer = nodes.load(path, source) if text is None else nodes.parse(text, source)
     _move_openai(layer, notes)
     _name_listed_servers(layer, notes)
     _move_community_servers(layer, notes)
@@ -24,7 +30,9 @@ def load(path: Path, environ: Mapping[str, str], notes: list[str]) -> Mapping[st
     return {name: _resolved(node, (name,), environ) for name, node in layer.items()}
 
 
-_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_REFERENCE = re.compile(r"(?<!\$)\$\{([^}]*)\}")
+_LITERAL = "$${"  # is a `${` that is meant
+_IN_KEYRING = "keyring:"  # is replaced when its server is started
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -47,6 +55,8 @@ def _replaced(node: Node, written: str, path: Steps, environ: Mapping[str, str])
     """A value made of a reference means what its text means, quoted or not: ports are numbers."""
     is_key = path[0] == "providers" and path[-1] == "api_key"
     for name in _REFERENCE.findall(written):
+        if name.startswith(_IN_KEYRING):
+            continue
         if not _VARIABLE.fullmatch(name):
             raise ConfigInvalid(
                 f"{node.origin}: {dotted(path)} has ${{{name}}}; only ${{NAME}} is replaced."
@@ -58,7 +68,10 @@ def _replaced(node: Node, written: str, path: Steps, environ: Mapping[str, str])
                 f"{node.origin}: {dotted(path)} needs the environment variable {name}, which is not"
                 " set. Set it, or write the value itself."
             )
-    text = _REFERENCE.sub(lambda found: environ[found[1]], written)
+    text = _REFERENCE.sub(lambda found: environ.get(found[1], found[0]), written)
+    text = text.replace(_LITERAL, "${")
+    if _REFERENCE.search(written) is None:
+        return replace(node, value=text, text=text)
     meant = nodes.resolve(text)
     return replace(node, value=text if meant is None else meant, text=text, reference=written)
 
@@ -103,14 +116,14 @@ def _name_listed_servers(layer: dict[str, Node], notes: list[str]) -> None:
         name = entry.pop("name", None)
         if name is None or not isinstance(name.value, str) or name.value in named:
             raise ConfigInvalid(f"{item.origin}: a server in a list needs a `name` of its own.")
-        entry.pop("transport", None)
+        _name_transport(entry)
         if "timeout" in entry:
             entry["call_timeout_s"] = entry.pop("timeout")
         named[name.value] = replace(item, value=entry)
     mcp.value["servers"] = replace(servers, value=named)
     notes.append(
         f"{servers.origin}: mcp.servers as a list is an old shape; write a map from name to server,"
-        " without `name` and `transport`, and `call_timeout_s` for `timeout`."
+        " without `name`, and `call_timeout_s` for `timeout`."
     )
 
 
@@ -122,7 +135,8 @@ def _move_community_servers(layer: dict[str, Node], notes: list[str]) -> None:
         raise ConfigInvalid(f"{servers.origin}: mcpServers: a map from name to server is expected.")
     for name, server in servers.value.items():
         if isinstance(server.value, dict):
-            entry = {k: v for k, v in server.value.items() if k not in ("type", "transport")}
+            entry = dict(server.value)
+            _name_transport(entry)
             disabled = entry.get("disabled")
             if disabled is not None and isinstance(disabled.value, bool):
                 entry["enabled"] = replace(entry.pop("disabled"), value=not disabled.value)
@@ -131,6 +145,26 @@ def _move_community_servers(layer: dict[str, Node], notes: list[str]) -> None:
     notes.append(
         f"{servers.origin}: `mcpServers` is another program's shape; move it to mcp.servers."
     )
+
+
+_TRANSPORTS: Mapping[str, str | None] = {  # by what other programs call them, in small letters
+    "stdio": None,
+    "http": "http",
+    "streamablehttp": "http",
+    "sse": "sse",
+}
+
+
+def _name_transport(entry: dict[str, Node]) -> None:
+    """`type` or `transport` → our `transport`; what we do not know is left for validation."""
+    node = entry.pop("type", None)
+    node = entry.pop("transport", node)
+    if node is None or not isinstance(node.value, str):
+        return
+    plain = re.sub("[_-]", "", node.value.lower())
+    transport = _TRANSPORTS.get(plain, node.value)
+    if transport is not None:
+        entry["transport"] = replace(node, value=transport)
 
 
 def _put(layer: dict[str, Node], path: Steps, node: Node) -> None:

@@ -100,6 +100,11 @@ class Conversations:
             raise _no_conversation(conversation_id)
         return row[0]
 
+    def unwritten(self, conversation_id: str) -> tuple[Message, ...]:
+        """What is in memory only, the oldest first."""
+        held = self._unwritten.get(conversation_id)
+        return () if held is None else tuple(held.messages.values())
+
     async def message(self, conversation_id: str, message_id: str) -> Message:
         """Raises NotFound and StorageError."""
         path = await self._path(conversation_id, message_id, 1)

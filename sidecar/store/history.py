@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 from uuid import uuid4
 
-from sidecar.errors import BadRequest, NotFound
-from sidecar.messages import Message
+from sidecar.errors import BadRequest, NotFound, StorageError
+from sidecar.messages import Message, Usage
 from sidecar.protocol.base import FRAME_BYTES_OUT
 from sidecar.protocol.conversations import (
     Conversation,
@@ -43,6 +43,7 @@ from sidecar.store.records import (
     parse_message,
     search_terms,
     snippet,
+    title_of,
 )
 from sidecar.store.transfer import Form, Whole
 from sidecar.threads import run_in_thread
@@ -76,8 +77,27 @@ class History:
         return await self._database.read(partial(_list, asked, _parse_cursor(asked.cursor)))
 
     async def get(self, asked: ConversationsGetPayload) -> ConversationsGetResult:
-        """Raises NotFound."""
-        return await self._database.read(partial(_get, asked))
+        """With what could not be written so far. Raises NotFound."""
+        held = self._conversations.unwritten(asked.conversation_id)
+        if asked.before in {each.message_id for each in held}:
+            asked, held = asked.model_copy(update={"before": None}), ()
+        try:
+            found = await self._database.read(partial(_get, asked))
+        except (NotFound, StorageError):
+            if not held:
+                raise
+            return _of_memory(asked.conversation_id, held)
+        if not held or asked.before is not None:
+            return found
+        together = (*found.messages, *held)
+        messages = _fitting(together)
+        return found.model_copy(
+            update={
+                "messages": messages,
+                "has_more": found.has_more or len(messages) < len(together),
+                "head": held[-1].message_id,
+            }
+        )
 
     async def search(self, asked: ConversationsSearchPayload) -> ConversationsSearchResult:
         return await self._database.read(partial(_search, asked))
@@ -211,6 +231,40 @@ def _get(asked: ConversationsGetPayload, connection: "Connection") -> Conversati
         messages=tuple(reversed(page)),
         has_more=True,
         head=head,
+    )
+
+
+def _fitting(messages: Sequence[Message]) -> tuple[Message, ...]:
+    """The newest of them, as many as one answer has room for."""
+    kept: list[Message] = []
+    room = PAGE_BYTES
+    for message in reversed(messages):
+        fitting, is_whole = newest_parts(message, room)
+        room -= len(fitting.model_dump_json().encode())
+        kept.append(fitting if is_whole else fitting.model_copy(update={"truncated": True}))
+        if room <= 0 or not is_whole:
+            break
+    return tuple(reversed(kept))
+
+
+def _of_memory(conversation_id: str, held: Sequence[Message]) -> ConversationsGetResult:
+    """A conversation of which nothing could be written, or may be."""
+    conversation = Conversation(
+        conversation_id=conversation_id,
+        title=title_of(held[0]),
+        model=held[-1].model,
+        created_at=held[0].created_at,
+        updated_at=held[-1].created_at,
+        message_count=len(held),
+        pinned=False,
+        archived=False,
+        usage=sum((each.usage for each in held if each.usage), Usage()),
+    )
+    return ConversationsGetResult(
+        conversation=conversation,
+        messages=_fitting(held),
+        has_more=False,
+        head=held[-1].message_id,
     )
 
 

@@ -239,7 +239,7 @@ async def test_a_chat_that_is_terminated_ends_its_servers_first(tmp_path: Path) 
         assert chat.process.stdout is not None
         async with asyncio.timeout(PATIENCE_S):
             await chat.process.stdout.read(4)  # the answer has begun, so the server runs
-        assert len(chat.family()) == 2
+        assert len(chat.family()) == 3  # itself, its guardian and the server
 
         chat.send(signal.SIGTERM)
 

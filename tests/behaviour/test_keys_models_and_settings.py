@@ -148,3 +148,14 @@ async def test_an_unusable_key_is_refused_without_repeating_it(client: Client) -
 
     assert caught.value.code == "bad_request"
     assert "two words" not in str(caught.value)
+
+
+async def test_a_model_server_of_this_machine_is_offered_with_models_that_chat_takes(
+    client: Client, upstream: FakeOpenAI
+) -> None:
+    upstream.models = [{"id": "llama3.2"}]
+
+    found = (await client.request(ProvidersList)).found
+
+    [fake] = [server for server in found if server.provider == "fake"]
+    assert (fake.name, fake.base_url, fake.models) == ("fake", upstream.url, ("fake/llama3.2",))

@@ -37,6 +37,12 @@ async def test_a_chat_goes_on_in_memory_and_is_written_when_that_is_possible(
     assert first.text == "Hi."
     assert {notice.metadata.code for notice in notices} == {"storage_locked"}
     assert str(elsewhere) in notices[0].data
+    assert len(notices) == 1
+    shown = await client.request(
+        ConversationsGet, ConversationsGetPayload(conversation_id=outcome.conversation_id)
+    )
+    assert [message.text for message in shown.messages] == ["hello", "Hi."]
+    assert shown.head == outcome.message_id
 
     elsewhere.mkdir()
     await (await client.chat("and now?", conversation_id=outcome.conversation_id)).finished()

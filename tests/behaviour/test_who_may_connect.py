@@ -36,7 +36,7 @@ from sidecar.server.http import SOCKETS, WAITING, Server, bind
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules
-from tests.support.hosts import DIRECT
+from tests.support.hosts import DIRECT, no_secrets
 from tests.support.keyrings import MemoryKeyring
 from tests.support.world import TOKEN, running, world
 
@@ -520,6 +520,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         notes_dir=None,
         network=DIRECT,
         vault=Vault(None, Keyring("sidecar", MemoryKeyring), lambda secret: None),
+        reveal=no_secrets,
         save=attachments.save,
         emit=lambda event: None,
     )

@@ -22,6 +22,7 @@ from sidecar.messages import Message, TextPart
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelRequest, Provider, TextDelta
 from sidecar.providers.http import Http
+from tests.providers.conftest import nothing
 from tests.support.fake_openai import Answer, FakeOpenAI
 from tests.support.wire_formats import FORMATS, Format
 
@@ -108,7 +109,9 @@ def open_at(url: str, wire: Format, http: Http) -> Provider:
         return "sk-benchmark"
 
     section = ProviderConfig(base_url=url, **wire.section)
-    return open_provider("bench", section, http=http, key=key, timeouts=TIMEOUTS, max_retries=0)
+    return open_provider(
+        "bench", section, http=http, key=key, timeouts=TIMEOUTS, max_retries=0, find_local=nothing
+    )
 
 
 if __name__ == "__main__":

@@ -341,7 +341,7 @@ import asyncio, sys
 from sidecar.config import NetworkConfig, ProviderConfig, TimeoutsConfig
 from sidecar.providers import open_provider
 from sidecar.providers.http import Http
-from tests.providers.conftest import asking
+from tests.providers.conftest import asking, nothing
 from tests.support.anthropic_stream import answer, said
 from tests.support.fake_openai import FakeOpenAI, stream
 
@@ -353,7 +353,7 @@ async def main():
         upstream.will(stream(answer(*said("Hi"))))
         section = ProviderConfig(kind="anthropic", base_url=upstream.url)
         provider = open_provider(
-            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0
+            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0, find_local=nothing
         )
         print([type(event).__name__ async for event in provider.stream(asking())])
         await http.close()

@@ -29,7 +29,7 @@ from sidecar.providers.base import (
     UsageReport,
 )
 from sidecar.providers.http import Http
-from tests.providers.conftest import CHAT, PATIENT, STREAMS, Open, asking, user
+from tests.providers.conftest import CHAT, PATIENT, STREAMS, Open, asking, nothing, user
 from tests.support.fake_openai import (
     CUT,
     HANG,
@@ -647,7 +647,9 @@ async def test_a_key_that_changes_is_used_from_the_next_request_on(
         return keys.pop(0)
 
     section = ProviderConfig(kind=kind, base_url=upstream.url, api=CHAT[kind])
-    provider = open_provider("a", section, http=http, key=key, timeouts=PATIENT, max_retries=0)
+    provider = open_provider(
+        "a", section, http=http, key=key, timeouts=PATIENT, max_retries=0, find_local=nothing
+    )
 
     await said(provider)
     await said(provider)
@@ -682,7 +684,7 @@ import asyncio, sys
 from sidecar.config import NetworkConfig, ProviderConfig, TimeoutsConfig
 from sidecar.providers import open_provider
 from sidecar.providers.http import Http
-from tests.providers.conftest import asking
+from tests.providers.conftest import asking, nothing
 from tests.support.fake_openai import FakeOpenAI
 
 async def main():
@@ -692,7 +694,7 @@ async def main():
     async with FakeOpenAI() as upstream:
         section = ProviderConfig(kind="openai_compatible", base_url=upstream.url)
         provider = open_provider(
-            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0
+            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0, find_local=nothing
         )
         print([type(event).__name__ async for event in provider.stream(asking())])
         await http.close()

@@ -301,6 +301,34 @@ async def test_a_model_that_cannot_see_is_told_of_an_image_and_not_shown_it() ->
     assert notice.code == "image_left_out"
 
 
+async def test_the_oldest_files_of_more_than_a_request_may_have_are_left_out_and_said_to_be() -> (
+    None
+):
+    data = picture("RGB", (80, 60), "JPEG")
+    takes = Takes(image_side=100, together_chars=2 * 4 * len(data) // 3 + 8)
+    old, mid, new = (
+        ImagePart(attachment_id=name, mime="image/jpeg", name=name)
+        for name in ("old", "mid", "new")
+    )
+    request = ModelRequest(
+        "m",
+        [message("user", old), message("user", mid), message("user", new)],
+        attachments={
+            part.attachment_id: Attachment("image/jpeg", data) for part in (old, mid, new)
+        },
+    )
+
+    files, notices = await Fitting(takes).fit(request, can_see=True)
+
+    assert [isinstance(files[name], Native) for name in ("old", "mid", "new")] == [
+        False,
+        True,
+        True,
+    ]
+    assert [notice.code for notice in notices] == ["attachment_left_out"]
+    assert notices[0].text.startswith("old was left out")
+
+
 async def test_images_of_tool_results_are_fitted_without_a_notice() -> None:
     media = MediaContent(type="image", mime="image/png", bytes=1, attachment_id="a")
     answered = message(

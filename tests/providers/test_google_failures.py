@@ -54,6 +54,13 @@ TABLE = [
     (
         400,
         "INVALID_ARGUMENT",
+        "Request payload size exceeds the limit: 20971520 bytes.",
+        [],
+        ContextTooLong,
+    ),
+    (
+        400,
+        "INVALID_ARGUMENT",
         "The input token count (1200000) exceeds the maximum number of tokens allowed (1048576).",
         [],
         ContextTooLong,

@@ -23,7 +23,7 @@ from sidecar.errors import (
 from sidecar.providers import open_provider
 from sidecar.providers.base import ModelEvent, Provider, Retrying, TextDelta
 from sidecar.providers.http import Http, retrying
-from tests.providers.conftest import CHAT, PATIENT, asking
+from tests.providers.conftest import CHAT, PATIENT, asking, nothing
 from tests.support.certificates import write_certificate
 from tests.support.fake_openai import Answer, FakeOpenAI
 
@@ -53,7 +53,7 @@ async def say_something(kind: ProviderKind, base_url: str, settings: NetworkConf
     http = Http(settings)
     section = ProviderConfig(kind=kind, base_url=base_url, api=CHAT[kind])
     provider: Provider = open_provider(
-        "acme", section, http=http, key=key, timeouts=PATIENT, max_retries=0
+        "acme", section, http=http, key=key, timeouts=PATIENT, max_retries=0, find_local=nothing
     )
     try:
         async with asyncio.timeout(10), aclosing(provider.stream(asking())) as events:

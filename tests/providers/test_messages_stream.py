@@ -345,7 +345,7 @@ def test_input_is_what_was_read_and_what_came_from_and_went_into_the_cache() -> 
         STOP,
     )
 
-    assert usage(read(body)) == Usage(input=1110, output=7, cached=100)
+    assert usage(read(body)) == Usage(input=1110, output=7, cached=100, cache_written=1000)
 
 
 def test_usage_is_cumulative_and_what_is_repeated_last_counts() -> None:

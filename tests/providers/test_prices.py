@@ -16,6 +16,16 @@ async def test_a_cost_is_an_estimate_in_which_cached_tokens_are_cheaper() -> Non
     assert 0 < cached.amount < fresh.amount < 0.01
 
 
+async def test_tokens_put_into_the_cache_cost_more_than_those_only_read() -> None:
+    anthropic = Prices("https://api.anthropic.com/v1")
+
+    read = await anthropic.cost("claude-sonnet-4-5", Usage(input=1000))
+    written = await anthropic.cost("claude-sonnet-4-5", Usage(input=1000, cache_written=800))
+
+    assert read is not None and written is not None
+    assert written.amount > read.amount
+
+
 async def test_an_unknown_model_and_an_unknown_address_cost_an_unknown_amount() -> None:
     usage = Usage(input=1000, output=100)
 

@@ -566,7 +566,7 @@ from sidecar.config import NetworkConfig, ProviderConfig, TimeoutsConfig
 from sidecar.providers import open_provider
 from sidecar.providers.http import Http
 from tests.support.fake_openai import FakeOpenAI, status
-from tests.providers.conftest import asking, call, result, tool
+from tests.providers.conftest import asking, call, nothing, result, tool
 
 def of_the_sdk():
     packages = ("openai", "httpx2", "httpcore2", "pydantic")
@@ -579,7 +579,7 @@ async def main():
     async with FakeOpenAI() as upstream:
         section = ProviderConfig(kind="openai", base_url=upstream.url, api="{api}")
         provider = open_provider(
-            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0
+            "a", section, http=http, key=key, timeouts=timeouts, max_retries=0, find_local=nothing
         )
         await provider.prepare()
         before = of_the_sdk()

@@ -581,7 +581,13 @@ def test_usage_has_the_cached_and_the_reasoning_tokens() -> None:
     (report, _) = read(ended(usage=usage))
 
     assert isinstance(report, UsageReport)
-    assert report.usage.model_dump() == {"input": 10, "output": 7, "cached": 4, "reasoning": 5}
+    assert report.usage.model_dump() == {
+        "input": 10,
+        "output": 7,
+        "cached": 4,
+        "cache_written": 0,
+        "reasoning": 5,
+    }
 
 
 def test_xai_counts_reasoning_apart_from_the_output() -> None:

@@ -6,7 +6,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ from tests.support.keyrings import MemoryKeyring
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
+
+
+async def no_secrets(names: Sequence[str]) -> Mapping[str, str | None]:
+    raise AssertionError(f"nothing was kept as {names}")
 
 
 async def _no_tls() -> ssl.SSLContext:
@@ -81,6 +85,7 @@ class WatchedHost:
             notes_dir=notes_dir,
             network=network,
             vault=vault or Vault(None, Keyring("test", MemoryKeyring), redact_value),
+            reveal=no_secrets,
             save=self.attachments.save,
             emit=self._emit,
         )

@@ -40,12 +40,14 @@ class Takes:
     """The files that a format takes as they are; what it does not take becomes text.
 
     Images of more than `image_side` pixels on a side or `image_bytes` are scaled down to that.
+    `together_chars` is what all files of a request may have, as base64; None: no limit is known.
     """
 
     image_types: frozenset[str] = frozenset(("image/png", "image/jpeg", "image/gif", "image/webp"))
     image_side: int = 2048
     image_bytes: int = 5 * 1024 * 1024
     pdf_bytes: int = 0
+    together_chars: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

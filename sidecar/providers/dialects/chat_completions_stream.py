@@ -161,13 +161,15 @@ def _usage(chunk: JsonObject, choice: JsonObject) -> Usage | None:
     if not usage:
         return None
     prompt, completion = count(usage, "prompt_tokens"), count(usage, "completion_tokens")
-    cached = count(usage.get("prompt_tokens_details"), "cached_tokens")
+    details = usage.get("prompt_tokens_details")
+    cached = count(details, "cached_tokens")
     reasoning = count(usage.get("completion_tokens_details"), "reasoning_tokens")
     return Usage(
         cost=_cost(usage.get("cost")),
         input=prompt,
         output=output_of(usage, completion, reasoning, read=prompt),
         cached=cached or count(usage, "prompt_cache_hit_tokens"),  # DeepSeek's older name
+        cache_written=count(details, "cache_write_tokens"),  # OpenRouter's
         reasoning=reasoning,
     )
 

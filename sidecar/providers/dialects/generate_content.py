@@ -37,7 +37,9 @@ UNSIGNED = "skip_thought_signature_validator"  # Google's own stand-in for a los
 _TAKES = Takes(
     image_types=frozenset(("image/png", "image/jpeg", "image/webp", "image/heic", "image/heif")),
     image_side=3072,  # what is larger is scaled down there
-    pdf_bytes=14 * 1024 * 1024,  # as base64 just below the 20 MB that a whole request may have
+    # A whole request may have 100 MB, and had 20 until 2026; a PDF in it 50.
+    pdf_bytes=36_000_000,
+    together_chars=95_000_000,
 )
 _GENERATION = re.compile(r"gemini-(\d+)(?:\.(\d+))?")
 _LATEST = re.compile(r"gemini-(pro|flash|flash-lite)-latest")  # of the third generation at least

@@ -69,7 +69,12 @@ class Messages:
     """The Dialect of a provider that serves `/v1/messages`."""
 
     # The vendor's limits are on base64: 5 MB for an image, 32 MB for the whole request.
-    takes = Takes(image_side=1568, image_bytes=5 * 1024 * 1024 * 3 // 4, pdf_bytes=23 * 1024 * 1024)
+    takes = Takes(
+        image_side=1568,
+        image_bytes=5 * 1024 * 1024 * 3 // 4,
+        pdf_bytes=23 * 1024 * 1024,
+        together_chars=31 * 1024 * 1024,
+    )
     models_path = "/models?limit=1000"
 
     def __init__(self, provider: str) -> None:

@@ -140,6 +140,7 @@ class MessagesStream:
             input=self._counts.get("input_tokens", 0) + cached + written,
             output=self._counts.get("output_tokens", 0),
             cached=cached,
+            cache_written=written,
             reasoning=self._counts.get("thinking_tokens", 0),
         )
 

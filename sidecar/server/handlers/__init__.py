@@ -29,11 +29,17 @@ from sidecar.protocol.conversations import (
     ConversationsUpdate,
 )
 from sidecar.protocol.mcp import (
+    McpServersAdd,
+    McpServersApprove,
     McpServersAuthorize,
+    McpServersDelete,
+    McpServersDisable,
+    McpServersEnable,
     McpServersList,
     McpServersListResult,
     McpServersLogs,
     McpServersRestart,
+    McpServersUpdate,
     McpToolsCall,
     McpToolsList,
     ServerLogsResult,
@@ -119,6 +125,19 @@ class Handlers:
                 return await approvals.forget(services.approvals, rules)
             case McpServersList():
                 return McpServersListResult(items=services.host.statuses())
+            case McpServersAdd(payload=added):
+                return await services.entries.add(added)
+            case McpServersUpdate(payload=replaced):
+                return await services.entries.update(replaced)
+            case McpServersApprove(payload=agreed):
+                return await services.entries.approve(agreed.server, agreed.fingerprint)
+            case McpServersDelete(payload=server):
+                await services.entries.delete(server.server)
+                return Empty()
+            case McpServersEnable(payload=server):
+                return await services.entries.enable(server.server, is_enabled=True)
+            case McpServersDisable(payload=server):
+                return await services.entries.enable(server.server, is_enabled=False)
             case McpServersRestart(payload=server):
                 return await services.host.restart(server.server)
             case McpServersLogs(payload=logs):
@@ -131,9 +150,9 @@ class Handlers:
                 return await mcp.call_tool(services, call)
             case ConfigGet():
                 return ConfigGetResult(
-                    revision=services.settings.revision,
-                    settings=masked(services.settings),
-                    sources=dict(services.settings.sources),
+                    revision=services.settings.now.revision,
+                    settings=masked(services.settings.now),
+                    sources=dict(services.settings.now.sources),
                 )
             case Diagnostics():
                 return await examine(program.patient(services))

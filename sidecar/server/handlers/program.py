@@ -34,7 +34,7 @@ def hello(services: Services, greeting: HelloPayload, connection: Connection) ->
 
 def patient(services: Services) -> Patient:
     return Patient(
-        settings=services.settings,
+        settings=services.settings.now,
         folders=services.folders,
         keyring=services.keyring,
         credentials=services.credentials,

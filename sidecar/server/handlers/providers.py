@@ -1,5 +1,6 @@
 """Vendors, models and keys."""
 
+import asyncio
 from typing import TypeVar
 
 from sidecar.credentials import Credentials
@@ -12,6 +13,7 @@ from sidecar.protocol.providers import (
     KeysSetPayload,
     KeysSetResult,
     KeysStatusResult,
+    LocalServer,
     ModelItem,
     ModelsListResult,
     ProviderFault,
@@ -19,6 +21,7 @@ from sidecar.protocol.providers import (
     ProvidersListResult,
     ProvidersTestResult,
 )
+from sidecar.providers.discovery import Found
 from sidecar.providers.registry import Providers
 from sidecar.server.handlers.services import Services
 
@@ -53,8 +56,12 @@ async def list_models(providers: Providers, *, refresh: bool) -> ModelsListResul
 
 
 async def list_providers(services: Services) -> ProvidersListResult:
-    keys = {item.provider: item.set for item in (await key_status(services.credentials)).items}
+    status, found = await asyncio.gather(
+        key_status(services.credentials), services.providers.find_local()
+    )
+    keys = {item.provider: item.set for item in status.items}
     return ProvidersListResult(
+        found=tuple(map(_local_server, found)),
         items=tuple(
             ProviderItem(
                 provider=name,
@@ -63,7 +70,18 @@ async def list_providers(services: Services) -> ProvidersListResult:
                 key_set=keys.get(name, False),
             )
             for name, section in services.providers.sections.items()
-        )
+        ),
+    )
+
+
+def _local_server(found: Found) -> LocalServer:
+    place = found.place
+    prefix = f"{place.provider}/" if place.provider else ""
+    return LocalServer(
+        name=place.name,
+        base_url=place.base_url,
+        provider=place.provider,
+        models=tuple(prefix + model for model in found.models),
     )
 
 

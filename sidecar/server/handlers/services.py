@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from sidecar.chat.approvals import Approvals
 from sidecar.chat.base import Attachments
 from sidecar.chat.runs import Runs
-from sidecar.config import Loaded
 from sidecar.credentials import Credentials, Keyring
+from sidecar.live_settings import LiveSettings
+from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
 from sidecar.paths import Folders
 from sidecar.protocol.events import Event
@@ -28,7 +29,8 @@ class Services:
     host: Host
     providers: Providers
     credentials: Credentials
-    settings: Loaded
+    entries: Entries
+    settings: LiveSettings
     keyring: Keyring
     folders: Folders
     publish: Callable[[Event], None]

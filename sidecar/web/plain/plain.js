@@ -72,9 +72,6 @@ async function begin() {
   }
   if (!kept.getItem("token")) return endSession();
   const runId = kept.getItem("run");
-  if (kept.getItem("conversation")) {
-    note("This tab was loaded anew. The conversation goes on; what was said before is not shown.");
-  }
   if (runId) run = { id: runId, seq: -1, view: null };
   connect();
 }
@@ -161,6 +158,16 @@ function onHello(frame) {
   $("composer").hidden = $("fresh").hidden = $("quit").hidden = false;
   $("send").disabled = false;
   frame.result.pending.approvals.forEach(ask);
+  const conversation = kept.getItem("conversation");
+  if (conversation && !log.childElementCount) {
+    request("conversations.get", { conversation_id: conversation }, (found) => goOn(found.result));
+  } else goOn(null);
+}
+
+// With what was said before a reload, where there was something.
+function goOn(found) {
+  if (found) showBranch(found);
+  else if (!log.childElementCount) kept.removeItem("conversation"); // deleted, or never kept
   if (run) follow();
   else $("text").focus();
 }
@@ -286,7 +293,35 @@ function showSnapshot(message, shown) {
     else if (part.type === "reasoning") appendThought(part.text, shown);
     else if (part.type === "tool_call") showCall(part, shown);
     else if (part.type === "tool_result") showResult(part, part.text);
+    else if (part.type === "summary") note("For the model, what came before is summarised.", shown);
   }
+}
+
+// The branch in use. What is being answered comes with its run.
+function showBranch({ conversation, messages, head, has_more: hasMore }) {
+  const known = new Map(messages.map((message) => [message.message_id, message]));
+  const branch = [];
+  for (let at = known.get(head); at; at = known.get(at.parent_id)) branch.unshift(at);
+  if (conversation.run_id) {
+    run ??= { payload: null, id: conversation.run_id, seq: -1, view: null };
+    if (branch.at(-1)?.role === "assistant") branch.pop();
+    branch.pop();
+  }
+  if (hasMore) note("What came before is not shown here.", log);
+  for (const message of branch) {
+    if (message.role === "user") show(el("div", "mine", said(message)));
+    else {
+      const shown = show(el("div", "answer"));
+      showSnapshot(message, shown);
+      if (message.error) problem(message.error, shown);
+      else if (message.status === "cancelled") note(FINISH.cancelled, shown);
+    }
+  }
+  log.scrollTop = log.scrollHeight;
+}
+
+function said(message) {
+  return message.parts.map((part) => part.text ?? `[${part.name ?? part.type}]`).join("\n");
 }
 
 // ---- questions -------------------------------------------------------------------------------

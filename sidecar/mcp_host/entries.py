@@ -1,0 +1,150 @@
+"""The entries of MCP servers in the person's settings file, as a client changes them.
+
+What a client adds or changes starts nothing: it waits until a person agrees to exactly what it
+would start. Values are literal, and secrets go to the keyring, never into the file.
+"""
+
+from collections.abc import Mapping, MutableMapping
+from typing import Any
+
+from sidecar.credentials import Keyring
+from sidecar.errors import BadRequest, Conflict, KeyringUnavailable, NotFound
+from sidecar.live_settings import LiveSettings
+from sidecar.mcp_host.host import Host
+from sidecar.mcp_host.secrets import PLACES, reference, references, secret_name
+from sidecar.messages import JsonObject
+from sidecar.protocol.mcp import McpServerStatus, ServerEntry
+from sidecar.settings.edit import inside, literal
+
+SETTLED_S = 5.0  # to find a command on a slow disk
+
+MASKED = {"masked": True}
+
+
+class Entries:
+    def __init__(self, settings: LiveSettings, host: Host, keyring: Keyring) -> None:
+        self._settings = settings
+        self._host = host
+        self._keyring = keyring
+
+    async def add(self, entry: ServerEntry) -> McpServerStatus:
+        """Raises Conflict for a name that is taken, and what `LiveSettings.change` does."""
+        if entry.server in self._settings.now.config.mcp.servers:
+            raise Conflict(f"There is an MCP server {entry.server} already; update it.")
+        return await self._write(entry, {})
+
+    async def update(self, entry: ServerEntry) -> McpServerStatus:
+        """In place of what is there; a masked value stays as it is. Raises as `add` does."""
+        return await self._write(entry, self._entry(entry.server))
+
+    async def delete(self, name: str) -> None:
+        """With its secrets. Raises NotFound and Conflict."""
+        self._entry(name)
+        secrets = references(name, self._settings.now.config.mcp.servers[name])
+        await self._settings.change(lambda top: _drop(_servers(top, name), name))
+        for secret in secrets.values():
+            await self._forget(secret)
+        await self._host.gone(name, SETTLED_S)
+
+    async def enable(self, name: str, *, is_enabled: bool) -> McpServerStatus:
+        """Raises NotFound and Conflict."""
+        self._entry(name)
+
+        def change(top: MutableMapping[str, Any]) -> None:
+            _servers(top, name)[name]["enabled"] = is_enabled
+
+        await self._settings.change(change)
+        return await self._host.settled_as(name, SETTLED_S)
+
+    async def approve(self, name: str, fingerprint: str) -> McpServerStatus:
+        """Let it start as it is. Raises NotFound, and Conflict when that is not what was shown."""
+        self._entry(name)
+        status = self._host.status(name)
+        if status.fingerprint != fingerprint:
+            raise Conflict(
+                f"What the MCP server {name} starts is not what you were shown; look at it again."
+            )
+        if self._settings.now.config.mcp.servers[name].approved is None:
+            return status
+
+        def change(top: MutableMapping[str, Any]) -> None:
+            _servers(top, name)[name]["approved"] = fingerprint
+
+        await self._settings.change(change)
+        return await self._host.settled_as(name, SETTLED_S)
+
+    async def _write(self, entry: ServerEntry, before: JsonObject) -> McpServerStatus:
+        name = entry.server
+        written, secrets = _written(entry, before)
+        for secret, value in secrets.items():
+            await self._keep(secret, value)
+
+        def change(top: MutableMapping[str, Any]) -> None:
+            servers = _servers(top, name) if before else inside(top, "mcp", "servers")
+            servers[name] = written
+
+        await self._settings.change(change)
+        return await self._host.settled_as(name, SETTLED_S)
+
+    async def _keep(self, secret: str, value: str) -> None:
+        try:
+            await self._keyring.write(secret, value)
+        except KeyringUnavailable as error:
+            raise KeyringUnavailable(
+                f"{error} Values of `env` and `headers` are kept there and nowhere else; without "
+                "a keyring, write them into the settings file yourself, as `${NAME}`."
+            ) from error
+
+    async def _forget(self, secret: str) -> None:
+        try:
+            await self._keyring.delete(secret)
+        except KeyringUnavailable:
+            return  # nothing refers to it any more
+
+    def _entry(self, name: str) -> JsonObject:
+        """As it is written. Raises NotFound."""
+        found = self._settings.now.config.mcp.servers.get(name)
+        if found is None:
+            known = ", ".join(self._settings.now.config.mcp.servers) or "none"
+            raise NotFound(f"There is no MCP server {name} in the settings; there are: {known}.")
+        return found.model_dump(mode="json", exclude_unset=True)
+
+
+def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mapping[str, str]]:
+    """The entry for the file, and the secrets for the keyring by their names."""
+    given = entry.model_dump(mode="json", exclude_unset=True, exclude={"server", *PLACES})
+    written: JsonObject = {**literal(given), "approved": ""}
+    if "deny" in before:  # to trust and to allow was for what it was
+        written["deny"] = literal(before["deny"])
+    secrets: dict[str, str] = {}
+    for place in PLACES:
+        values: JsonObject = {}
+        old = before.get(place)
+        for name, value in (getattr(entry, place) or {}).items():
+            if isinstance(value, str):
+                secrets[secret_name(entry.server, place, name)] = value
+                values[name] = reference(entry.server, place, name)
+            elif isinstance(old, dict) and name in old:
+                is_reference = old[name] == reference(entry.server, place, name)
+                values[name] = old[name] if is_reference else literal(old[name])
+            else:
+                raise BadRequest(f"{place}.{name} is masked, and there is no value that it hides.")
+        if values:
+            written[place] = values
+    return written, secrets
+
+
+def _servers(top: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:
+    """The map that has this entry. Raises Conflict where the file has it in an old shape."""
+    mcp = top.get("mcp")
+    servers = mcp.get("servers") if isinstance(mcp, MutableMapping) else None
+    if not isinstance(servers, MutableMapping) or name not in servers:
+        raise Conflict(
+            f"The MCP server {name} is not under `mcp.servers` of your settings file: it came from "
+            "elsewhere or is written in an old shape. Change it there."
+        )
+    return servers
+
+
+def _drop(servers: MutableMapping[str, Any], name: str) -> None:
+    del servers[name]
