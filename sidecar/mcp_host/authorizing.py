@@ -54,10 +54,11 @@ class Authorizing:
         config: McpServerConfig,
         vault: Vault,
         way: Way,
-        on_end: Callable[[McpAuthRequired | None], Awaitable[None]],
+        on_end: Callable[[McpAuthRequired | None], Awaitable[None]] | None = None,
     ) -> None:
         """`on_end` is told how a sign-in ended: with nothing when the person is signed in."""
         self.challenge: Challenge | None = None
+        self._asked_for: frozenset[str] = frozenset()  # scopes, since this program started
         self._server = server
         self._config = config
         self._vault = vault
@@ -98,6 +99,14 @@ class Authorizing:
         problem = self._vault.problem
         return f"{how}, {token}" + ("" if problem is None else f" {problem}")
 
+    def is_worth_asking(self, challenge: Challenge) -> bool:
+        """False for a server that was given what it wants now, and wants it still.
+
+        To sign in once more would bring the same again, and so on for ever.
+        """
+        is_given = bool(self._asked_for) and self._asked_for.issuperset(challenge.scopes)
+        return not (challenge.wants_more and is_given)
+
     def status(self) -> McpAuthorization | None:
         account = None if self._config.url is None else self._vault.known(self._config.url)
         if not self.is_possible or account is None or account.tokens is None:
@@ -111,7 +120,9 @@ class Authorizing:
 
     async def begin(self) -> Invitation:
         """Raises Conflict where there is nothing to sign in to, and McpAuthRequired."""
-        url, tasks = self._checked()
+        url, tasks = self._url(), self._tasks
+        if tasks is None:
+            raise Conflict(f"The MCP server {self._server} is disabled, or not started yet.")
         await load_modules("sidecar.mcp_host.oauth")
         while self._pending is not None:
             await self.cancel()
@@ -134,7 +145,7 @@ class Authorizing:
 
     async def revoke(self) -> bool:
         """Forget the account, and tell the authorization server if it can be; False for none."""
-        url, _ = self._checked()
+        url = self._url()
         await self.cancel()
         account = await self._vault.find(url)
         if account is None:
@@ -142,21 +153,21 @@ class Authorizing:
         await load_modules("sidecar.mcp_host.access")
         from sidecar.mcp_host.access import Exchange, revoke
 
+        self._asked_for = frozenset()
         await self._vault.remove(account)
         is_told = await revoke(account, Exchange(url, self._way))
         log.info("mcp_signed_out", server=self._server, told=is_told)
         return True
 
-    def _checked(self) -> tuple[str, asyncio.TaskGroup]:
-        url, tasks = self._config.url, self._tasks
+    def _url(self) -> str:
+        """Raises Conflict where there is nothing to sign in to."""
+        url = self._config.url
         if url is None or not self.is_possible:
             raise Conflict(
                 f"There is nothing to sign in to for the MCP server {self._server}: it is a "
                 "program on this machine, or its `headers` have an `Authorization`."
             )
-        if tasks is None:
-            raise Conflict(f"The MCP server {self._server} is disabled, or not started yet.")
-        return url, tasks
+        return url
 
     async def _sign_in(self, url: str, shown: asyncio.Future[str | McpAuthRequired]) -> None:
         from sidecar.mcp_host.access import Exchange
@@ -172,7 +183,8 @@ class Authorizing:
                 over = f"The sign-in to the MCP server {self._server} was cancelled."
                 shown.set_result(failure or McpAuthRequired(over, server=self._server))
         log.info("mcp_sign_in_ended", server=self._server, ok=failure is None)
-        await self._on_end(failure)
+        if self._on_end is not None:
+            await self._on_end(failure)
 
     async def _account(
         self, url: str, exchange: "Exchange", shown: asyncio.Future[str | McpAuthRequired]
@@ -192,7 +204,10 @@ class Authorizing:
             limit_s=SIGN_IN_S,
             on_secret=self._vault.on_secret,
         )
-        return await sign_in.run(shown.set_result)
+        account = await sign_in.run(shown.set_result)
+        if sign_in.challenge.wants_more:
+            self._asked_for |= frozenset(sign_in.challenge.scopes)
+        return account
 
     def _told(self, error: Exception) -> McpAuthRequired:
         text = f"Signing in to the MCP server {self._server} failed: {self._cause(error)}"

@@ -110,6 +110,16 @@ def unauthorized(server: str, where: str, challenge: Challenge, advice: str) -> 
     )
 
 
+def not_enough(server: str, challenge: Challenge) -> McpStartFailed:
+    return McpStartFailed(
+        f"The MCP server {server} was given the permission that it wants, and wants it still "
+        "(HTTP 403). Whoever runs it must put that right; or sign in to it as somebody else.",
+        server=server,
+        http_status=challenge.status,
+        detail=cut(challenge.header, DETAIL_BYTES) or None,
+    )
+
+
 def leaves(error: BaseException) -> Iterator[BaseException]:
     """The errors in a group of groups."""
     if isinstance(error, BaseExceptionGroup):

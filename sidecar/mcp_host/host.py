@@ -12,8 +12,8 @@ from functools import partial
 from pathlib import Path
 
 from sidecar.config import McpServerConfig
-from sidecar.errors import NotFound
-from sidecar.mcp_host.authorizing import Invitation
+from sidecar.errors import Conflict, NotFound
+from sidecar.mcp_host.authorizing import Authorizing, Invitation
 from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.guardian import Guardian
@@ -202,7 +202,10 @@ class Host:
 
     async def authorize(self, name: str) -> Invitation:
         """Begin to sign in. Raises NotFound, Conflict, and McpAuthRequired when that fails."""
-        return await self._server(name).authorizing.begin()
+        server = self._server(name)
+        if server.snapshot.status.state == "needs_approval":
+            raise Conflict(f"The MCP server {name} waits for your approval; then sign in to it.")
+        return await server.authorizing.begin()
 
     async def cancel_authorizing(self, name: str) -> None:
         """Raises NotFound."""
@@ -211,8 +214,15 @@ class Host:
     async def revoke(self, name: str) -> None:
         """Sign out, and connect again as nobody. Raises NotFound and Conflict."""
         server = self._server(name)
-        if await server.authorizing.revoke():
+        if await server.authorizing.revoke() and server.config.enabled:
             await server.restart()
+
+    async def sign_out(self, name: str, config: McpServerConfig) -> None:
+        """Of a server that is deleted, unless another entry leads to the same."""
+        is_shared = any(other.url == config.url for other in self._wanted.values())
+        authorizing = Authorizing(name, config, self._vault, self._network.way_to)
+        if authorizing.is_possible and not is_shared:
+            await authorizing.revoke()
 
     def logs(self, name: str, limit: int) -> tuple[str, ...]:
         """The last lines of its stderr, oldest first. Raises NotFound."""

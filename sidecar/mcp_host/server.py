@@ -85,6 +85,11 @@ class Network:
     tls: Callable[[], Awaitable["ssl.SSLContext"]]
     proxy: Callable[[str], Awaitable[str | None]]
 
+    async def way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
+        proxy = await self.proxy(url)
+        is_tls = "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme)
+        return await self.tls() if is_tls else None, proxy
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -122,7 +127,7 @@ class McpServer:
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._warnings = warnings(config)
-        self.authorizing = Authorizing(name, config, vault, self._way_to, self._sign_in_ended)
+        self.authorizing = Authorizing(name, config, vault, network.way_to, self._sign_in_ended)
         self._tools: tuple[ListedTool, ...] = ()
         self._list_error: McpError | None = None
         self._permission_error: McpError | None = None  # of what a request wanted more for
@@ -365,6 +370,9 @@ class McpServer:
         self.authorizing.challenge = watch.challenge or self.authorizing.challenge
         if isinstance(error, McpTimeout):
             return diagnosis.silent(self.name, self._connect_timeout_s, ()), watch.status
+        challenge = watch.challenge
+        if challenge is not None and not self.authorizing.is_worth_asking(challenge):
+            return diagnosis.not_enough(self.name, challenge), watch.status
         failure = diagnosis.http_failure(
             self.name,
             way.url,
@@ -379,6 +387,9 @@ class McpServer:
 
     def _more_wanted(self, challenge: Challenge) -> None:
         """The session goes on with what is allowed."""
+        if not self.authorizing.is_worth_asking(challenge):
+            log.warning("mcp_permission_not_enough", server=self.name)
+            return
         self.authorizing.challenge = challenge
         self._permission_error = diagnosis.unauthorized(
             self.name, self.name, challenge, self.authorizing.advice()
@@ -399,9 +410,7 @@ class McpServer:
 
     async def _way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
         try:
-            proxy = await self._network.proxy(url)
-            is_tls = "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme)
-            return await self._network.tls() if is_tls else None, proxy
+            return await self._network.way_to(url)
         except SidecarError as error:
             raise McpStartFailed(
                 f"The MCP server {self.name} cannot be reached. {error}", server=self.name
@@ -562,7 +571,7 @@ class McpServer:
     # ---- what others see ------------------------------------------------------------------
 
     def _publish_listed(self) -> None:
-        error = self._list_error or self._permission_error
+        error = self._permission_error or self._list_error  # the first may be why of the second
         if error is None:
             self._publish("ready")
         else:

@@ -19,15 +19,19 @@ from sidecar.protocol.mcp import (
     AuthorizePayload,
     AuthorizeResult,
     McpServersAuthorize,
+    McpServersDelete,
     McpServerStateChanged,
     McpServerStatus,
     McpToolsCall,
+    ServerPayload,
     ToolsCallPayload,
     ToolsCallResult,
 )
 from tests.behaviour import test_mcp_servers as mcp_servers
+from tests.behaviour.test_command_line import keyring
 from tests.support.authority import Protected, browse, protected
 from tests.support.keyrings import MemoryKeyring
+from tests.support.processes import run, spawned
 from tests.support.world import running, world
 
 
@@ -389,6 +393,57 @@ async def test_more_permission_is_asked_for_while_the_server_goes_on(
     assert result.text == "hi"
 
 
+async def test_nobody_is_asked_again_for_what_was_given_and_is_not_enough(
+    home: Home, place: Protected
+) -> None:
+    place.call_scope, place.is_never_enough = "write", True
+    async with home.sidecar(place) as client:
+        await sign_in(client)
+        await echo(client)
+        await until(client, "degraded")
+        await browse((await authorize(client)).url or "")
+        await until(client, "ready")
+
+        refused = await echo(client)
+
+        assert (await until(client, "ready", "degraded")).state == "ready"
+    assert "wants more permission" in refused.text
+    assert len(place.asked) == 2
+
+
+async def test_permission_that_is_wanted_for_the_list_of_tools_is_asked_for(
+    home: Home, place: Protected
+) -> None:
+    place.list_scope = "write"
+    async with home.sidecar(place) as client:
+        await until(client, "needs_auth")
+        await browse((await authorize(client)).url or "")
+        status = await until(client, "degraded")
+
+        await browse((await authorize(client)).url or "")
+
+        assert (await until(client, "ready")).tools == 2
+    assert status.error_info is not None
+    assert status.error_info.code == "mcp_auth_required"
+
+
+async def test_nobody_is_asked_again_by_a_server_that_is_never_content(
+    home: Home, place: Protected
+) -> None:
+    place.list_scope, place.is_never_enough = "write", True
+    async with home.sidecar(place) as client:
+        await until(client, "needs_auth")
+        for _ in range(2):
+            await browse((await authorize(client)).url or "")
+            status = await until(client, "degraded", "ready", "backoff")
+
+        status = await not_asked(client)
+
+    assert status.error_info is not None
+    assert status.error_info.code != "mcp_auth_required"
+    assert len(place.asked) == 2
+
+
 async def test_who_signs_out_is_forgotten_here_and_there(home: Home, place: Protected) -> None:
     async with home.sidecar(place) as client:
         await sign_in(client)
@@ -402,6 +457,50 @@ async def test_who_signs_out_is_forgotten_here_and_there(home: Home, place: Prot
 
     assert status.authorization is None
     assert place.revoked[0]["token"] == refresh_token
+
+
+async def test_a_server_that_is_deleted_is_signed_out_of(home: Home, place: Protected) -> None:
+    async with home.sidecar(place) as client:
+        await sign_in(client)
+        [refresh_token] = place.refresh_tokens
+
+        await client.request(McpServersDelete, ServerPayload(server="s"))
+
+    assert [said["token"] for said in place.revoked] == [refresh_token]
+
+
+async def test_a_server_that_was_not_approved_is_not_signed_in_to(
+    home: Home, place: Protected
+) -> None:
+    async with home.sidecar(place, approved="") as client:
+        await until(client, "needs_approval")
+
+        with pytest.raises(ServerError) as refused:
+            await authorize(client)
+
+    assert refused.value.code == "conflict"
+    assert place.registered == {}
+
+
+async def test_on_the_command_line_a_person_signs_in_once_and_out_again(
+    tmp_path: Path, place: Protected
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(json.dumps({"mcp": {"servers": {"s": {"url": place.mcp.url}}}}))
+    config = ("--config", str(file))
+    environ = keyring(tmp_path)
+    async with spawned(tmp_path, "mcp", "authorize", *config, "s", environ=environ) as command:
+        assert command.process.stdout is not None
+        async with asyncio.timeout(30):
+            await browse((await command.process.stdout.readline()).decode().strip())
+        signed_in, _ = await command.ended()
+
+    listed = await run(tmp_path, "mcp", "list", *config, environ=environ)
+    signed_out = await run(tmp_path, "mcp", "authorize", *config, "s", "--revoke", environ=environ)
+
+    assert (signed_in, listed.code, signed_out.code) == (0, 0, 0)
+    assert listed.stdout.split()[:2] == ["s", "ready"]
+    assert len(place.asked) == len(place.revoked) == 1
 
 
 # ---- what is kept ---------------------------------------------------------------------------
@@ -475,6 +574,16 @@ async def test_no_secret_is_in_a_log_an_event_or_an_answer(home: Home, place: Pr
     logs = "".join(file.read_text() for file in (home.folder / "log").iterdir())
     assert secrets
     assert not [secret for secret in secrets if secret in told + logs]
+
+
+async def not_asked(client: Client) -> McpServerStatus:
+    """Wait until the server cannot be used, and no longer because nobody has signed in."""
+    async with asyncio.timeout(10):
+        while True:
+            status = await until(client, "degraded", "backoff", "ready")
+            if status.error_info is not None and status.error_info.code != "mcp_auth_required":
+                return status
+            await client.event(McpServerStateChanged)
 
 
 async def told_otherwise(client: Client, before: McpServerStatus) -> McpServerStatus:

@@ -33,6 +33,8 @@ class Protected:
     # what the MCP server wants
     scope: str = "read"
     call_scope: str | None = None
+    list_scope: str | None = None
+    is_never_enough: bool = False
     # what they have seen
     registered: dict[str, Json] = field(default_factory=dict)
     asked: list[dict[str, str]] = field(default_factory=list)
@@ -58,8 +60,10 @@ class Protected:
         if token not in self.tokens:
             said = f'Bearer scope="{self.scope}", resource_metadata="{metadata}"'
             return web.Response(status=401, headers={"WWW-Authenticate": said})
-        wanted = self.call_scope if message.get("method") == "tools/call" else None
-        if wanted is not None and wanted not in self.tokens[token].split():
+        scopes = {"tools/call": self.call_scope, "tools/list": self.list_scope}
+        wanted = scopes.get(str(message.get("method")))
+        is_enough = wanted in self.tokens[token].split() and not self.is_never_enough
+        if wanted is not None and not is_enough:
             said = f'Bearer error="insufficient_scope", scope="{wanted}"'
             return web.Response(status=403, headers={"WWW-Authenticate": said})
         return None
