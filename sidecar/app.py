@@ -191,6 +191,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         _servers(world.settings, demo=world.demo),
         log_dir=log_dir,
         notes_dir=world.folders.data / "mcp-running",
+        memory_dir=world.folders.data / "mcp-known" if is_kept else None,
         network=network,
         vault=Vault(kept_in and kept_in / TOKENS, world.keyring, world.redact),
         reveal=partial(_revealed, world.keyring, world.redact),

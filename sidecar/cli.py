@@ -233,6 +233,16 @@ def _parser() -> argparse.ArgumentParser:
     authorize.add_argument("server")
     authorize.add_argument("--revoke", action="store_true", help="sign out")
     authorize.set_defaults(run=_mcp_authorize)
+    imported = mcp.add_parser(
+        "import", parents=[settings], help="servers from another program's settings"
+    )
+    imported.add_argument("source", metavar="FILE|PROGRAM")
+    imported.add_argument("servers", metavar="SERVER", nargs="*", help="the ones to store")
+    imported.add_argument("--all", action="store_true", help="store all of them")
+    imported.set_defaults(run=_mcp_import)
+    approve = mcp.add_parser("approve", parents=[settings], help="let a stored server start")
+    approve.add_argument("server")
+    approve.set_defaults(run=_mcp_approve)
 
     said = commands.add_parser("conversations", help="what was said before").add_subparsers(
         title="commands", metavar="COMMAND", required=True
@@ -731,6 +741,46 @@ def _mcp_logs(arguments: argparse.Namespace) -> int:
     from sidecar.terminal import print_logs
 
     return asyncio.run(_with_client(arguments, lambda client: print_logs(client, arguments.server)))
+
+
+def _mcp_import(arguments: argparse.Namespace) -> int:
+    from sidecar.protocol.mcp import McpServersImport, ServersImportPayload
+    from sidecar.terminal import import_servers
+
+    text = _other_settings(arguments.source)
+    accept = tuple(arguments.servers) or None
+
+    async def run(client: "Client") -> int:
+        if not arguments.all:
+            return await import_servers(client, text, accept)
+        found = await client.request(McpServersImport, ServersImportPayload(text=text))
+        free = tuple(item.server for item in found.items if not item.is_taken)
+        return await import_servers(client, text, free)
+
+    return asyncio.run(_with_client(arguments, run))
+
+
+def _other_settings(source: str) -> str:
+    """The text of a file, or of the settings of a program that is known."""
+    from sidecar.mcp_host.config_places import PROGRAMS, well_known
+
+    places = well_known(source) or (Path(source),)
+    for place in places:
+        if place.is_file():
+            try:
+                return place.read_text("utf-8-sig")
+            except (OSError, ValueError) as error:
+                raise ConfigInvalid(f"{place} cannot be read: {error}.") from error
+    looked = ", ".join(map(str, places))
+    raise ConfigInvalid(f"There is no file {looked}. Known programs are: {', '.join(PROGRAMS)}.")
+
+
+def _mcp_approve(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import approve_server
+
+    return asyncio.run(
+        _with_client(arguments, lambda client: approve_server(client, arguments.server))
+    )
 
 
 def _mcp_authorize(arguments: argparse.Namespace) -> int:

@@ -242,6 +242,8 @@ class McpServerConfig(Section):
     enabled: bool = True
     connect_timeout_s: Seconds | None = None
     call_timeout_s: Seconds | None = None
+    start: Literal["eager", "lazy"] = "eager"
+    idle_stop_s: Seconds | None = None
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
     approved: str | None = None
@@ -255,6 +257,8 @@ class McpServerConfig(Section):
             raise ValueError("oauth is for servers with a url; a command gets its secrets in env")
         if self.url is None and self.transport != "auto":
             raise ValueError("transport is for a url; a command is spoken to over its pipes")
+        if self.idle_stop_s is not None and self.start == "eager":
+            raise ValueError("idle_stop_s is for `start: lazy`, which starts it again when needed")
         return self
 
 

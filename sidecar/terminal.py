@@ -35,8 +35,11 @@ from sidecar.protocol.chunks import (
     ToolResultChunk,
 )
 from sidecar.protocol.mcp import (
+    ApprovePayload,
     AuthorizePayload,
+    McpServersApprove,
     McpServersAuthorize,
+    McpServersImport,
     McpServersList,
     McpServersLogs,
     McpServerStateChanged,
@@ -44,6 +47,7 @@ from sidecar.protocol.mcp import (
     McpToolsCall,
     McpToolsList,
     ServerLogsPayload,
+    ServersImportPayload,
     ToolsCallPayload,
     ToolsListPayload,
 )
@@ -126,6 +130,37 @@ async def print_logs(client: Client, server: str) -> int:
     payload = ServerLogsPayload(server=server)
     for line in (await client.request(McpServersLogs, payload)).items:
         print(visible(line))
+    return 0
+
+
+async def import_servers(client: Client, text: str, accept: tuple[str, ...] | None) -> int:
+    """What is in it, and what was stored; 1 when there is nothing to import."""
+    asked = ServersImportPayload(text=text, accept=accept)
+    found = await client.request(McpServersImport, asked)
+    for item in found.items:
+        how = item.url or " ".join((item.command or "", *item.args))
+        taken = "  (there is one of that name)" if item.is_taken else ""
+        print(f"{item.server}: {_one_line(how, ARGUMENT_CHARS)}{taken}")
+        for warning in item.warnings:
+            _note(f"  {warning}")
+    for left_out in found.left_out:
+        _note(f"{left_out.server} is left out: {left_out.reason}")
+    for status in found.stored:
+        _note(f"{status.server} is stored, and starts when you approve it.")
+    if found.items and accept is None:
+        _note("Nothing is stored yet: name the servers to store after the file, or --all.")
+    return 0 if found.items else FAILED
+
+
+async def approve_server(client: Client, server: str) -> int:
+    """Let a server start as it is now."""
+    servers = (await client.request(McpServersList)).items
+    status = next((each for each in servers if each.server == server), None)
+    if status is None:
+        _note(f"There is no MCP server {server}.")
+        return FAILED
+    agreed = ApprovePayload(server=server, fingerprint=status.fingerprint)
+    print((await client.request(McpServersApprove, agreed)).state)
     return 0
 
 

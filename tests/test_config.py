@@ -634,6 +634,12 @@ def test_a_command_has_no_transport_to_choose(settings: Settings) -> None:
     assert "pipes" in settings.problem("mcp: {servers: {d: {command: x, transport: sse}}}")
 
 
+def test_only_a_lazy_server_can_be_stopped_when_unused(settings: Settings) -> None:
+    problem = settings.problem("mcp: {servers: {d: {command: x, idle_stop_s: 60}}}")
+
+    assert "start: lazy" in problem
+
+
 def test_the_communitys_server_map_is_understood(settings: Settings) -> None:
     loaded = settings(
         """

@@ -11,8 +11,8 @@ from sidecar.providers.base import Provider
 Emit: TypeAlias = Callable[[Chunk], None]
 """Takes a chunk and never waits."""
 
-OnProgress: TypeAlias = Callable[[float, float | None], None]
-"""Takes progress and, where the server gives one, the total."""
+OnProgress: TypeAlias = Callable[[float, float | None, str | None], None]
+"""Takes progress and, where the server gives them, the total and a word on it."""
 
 
 class Models(Protocol):

@@ -24,6 +24,7 @@ from sidecar.chat.run import Run, question_of, result, started
 from sidecar.chat.turn import Plan, Turn
 from sidecar.chat.upkeep import Upkeep
 from sidecar.errors import (
+    AttachmentTooLarge,
     BadRequest,
     Busy,
     NotFound,
@@ -42,7 +43,7 @@ from sidecar.messages import (
     Tool,
     Usage,
 )
-from sidecar.protocol.base import RUNS, WAITING_TURNS
+from sidecar.protocol.base import ATTACHMENT_BYTES, RUNS, WAITING_TURNS
 from sidecar.protocol.chat import (
     AttachmentPart,
     ChatPayload,
@@ -300,6 +301,9 @@ class Runs:
     async def _attached(self, part: AttachmentPart) -> ImagePart | FilePart:
         kept = await self._attachments.find(part.attachment_id)
         name = part.name or kept.name
+        if kept.bytes > ATTACHMENT_BYTES:  # it came to be imported
+            most = ATTACHMENT_BYTES // 2**20
+            raise AttachmentTooLarge(f"{name or 'The attachment'} is larger than {most} MiB.")
         if kept.mime in IMAGES:
             return ImagePart(attachment_id=kept.attachment_id, mime=kept.mime, name=name)
         if kept.mime in DOCUMENTS:

@@ -381,11 +381,11 @@ class Turn:
             case _:
                 assert_never(verdict)
 
-        def on_progress(progress: float, total: float | None) -> None:
+        def on_progress(progress: float, total: float | None, message: str | None) -> None:
             metadata = ToolProgressMetadata(
                 tool_call_id=part.tool_call_id, progress=progress, total=total
             )
-            emit(ToolProgressChunk(metadata=metadata))
+            emit(ToolProgressChunk(data=message, metadata=metadata))
 
         result = await self._source.call(tool, arguments, part.tool_call_id, on_progress)
         if arguments != call.arguments:

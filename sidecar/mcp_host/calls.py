@@ -1,23 +1,25 @@
 """One tool call: its clock, its progress, and a result within limits.
 
-Whatever happens is a result with a status, never an exception; a call is never sent twice.
+Whatever happens is a result with a status, never an exception. A call is sent again, once, only
+where the first one was surely not delivered, or where its server, which the person trusts, says
+that a second one does no harm.
 Knows no rule and no person: whoever calls here has already been allowed to.
 """
 
-import asyncio
 import json
 import time
 from binascii import a2b_base64
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 import structlog
 from pydantic import JsonValue
 
+from sidecar.chat.base import OnProgress
 from sidecar.errors import BadRequest, McpCrashed, McpError, RequestError, StorageError
 from sidecar.mcp_host.catalogue import cut, fits
+from sidecar.mcp_host.clock import Clock, Overdue, Ticking, ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.messages import (
     Attachment,
@@ -39,12 +41,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
-IDLE_S = 60.0
-TOTAL_S = 600.0
 BLOCKS = 256  # of a result; each costs a line of the text and an entry of `content`
 FIELD_BYTES = 1024  # of a link or a media type
 
-Progress = Callable[[float, float | None], None]
 Save = Callable[[Attachment], Awaitable[str]]
 """`chat.base.Attachments.save`."""
 
@@ -53,16 +52,11 @@ class Callee(Protocol):
     """What a call needs of a server."""
 
     async def call_tool(
-        self, tool: Tool, arguments: JsonObject, on_progress: Progress
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
     ) -> "CallToolResult": ...
 
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """`idle_s` starts again with every sign of progress, `total_s` never does."""
-
-    idle_s: float = IDLE_S
-    total_s: float = TOTAL_S
+    async def until_decided(self, timeout_s: float) -> None:
+        """Wait until it is there again, or surely not; at most so long."""
 
 
 async def run_call(
@@ -70,7 +64,7 @@ async def run_call(
     tool: Tool,
     arguments: JsonObject,
     tool_call_id: str,
-    on_progress: Progress,
+    on_progress: OnProgress,
     clock: Clock,
     save: Save,
 ) -> ToolResultPart:
@@ -87,12 +81,21 @@ async def run_call(
             truncated=is_cut or None,
         )
 
+    async def send() -> "CallToolResult":
+        async with ticking(clock, on_progress) as running:
+            return await server.call_tool(tool, arguments, running)
+
     try:
-        async with asyncio.timeout(min(clock.idle_s, clock.total_s)) as deadline:
-            with _Reporter(deadline, clock, on_progress) as report:
-                result = await server.call_tool(tool, arguments, report)
-    except TimeoutError:
-        return failed("timeout", _overdue(tool, clock, time.monotonic() - started))
+        try:
+            result = await send()
+        except McpCrashed as error:
+            if not _may_be_sent_again(tool, error):
+                raise
+            log.info("call_sent_again", server=tool.server, tool=tool.server_name)
+            await server.until_decided(clock.reconnect_s)
+            result = await send()
+    except Overdue as error:
+        return failed("timeout", _overdue(tool, clock, error))
     except NotDelivered as error:
         return failed("error", f"The call was not made. {error}")
     except McpCrashed as error:
@@ -105,6 +108,25 @@ async def run_call(
         return failed("error", str(error))
     part = _part(result, tool_call_id, _ms_since(started))
     return await _with_media(part, result.content, save)
+
+
+def _may_be_sent_again(tool: Tool, error: McpCrashed) -> bool:
+    """The hints are its server's word, so they count where the person trusts it."""
+    is_harmless = tool.hints.read_only is True or tool.hints.idempotent is True
+    return isinstance(error, NotDelivered) or (tool.trusted and is_harmless)
+
+
+def _overdue(tool: Tool, clock: Clock, error: Overdue) -> str:
+    if error.is_total:
+        return f"{tool.server_name} did not finish within {clock.total_s:g} s and was cancelled."
+    return (
+        f"{tool.server_name} gave no sign of life for {clock.idle_s:g} s and was cancelled. "
+        "Whether it took effect is unknown."
+    )
+
+
+def _ms_since(started: float) -> int:
+    return round((time.monotonic() - started) * 1000)
 
 
 async def check_arguments(tool: Tool, arguments: JsonObject) -> None:
@@ -125,48 +147,6 @@ def bounded(text: str) -> tuple[str, bool]:
     note = "\n[… {} more characters were left out]"
     kept = cut(text, RESULT_BYTES - len(note.encode()) - len(str(len(text))))
     return kept + note.format(len(text) - len(kept)), True
-
-
-# ---- the clock ------------------------------------------------------------------------------
-
-
-class _Reporter:
-    """Passes progress on and sets the clock back, until the call is over.
-
-    The SDK may deliver progress after the result.
-    """
-
-    def __init__(self, deadline: asyncio.Timeout, clock: Clock, on_progress: Progress) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._deadline = deadline
-        self._idle_s = clock.idle_s
-        self._last_at = self._loop.time() + clock.total_s
-        self._on_progress = on_progress
-        self._is_open = True
-
-    def __enter__(self) -> Progress:
-        return self._report
-
-    def __exit__(self, *_: object) -> None:
-        self._is_open = False
-
-    def _report(self, progress: float, total: float | None) -> None:
-        if self._is_open and not self._deadline.expired():
-            self._deadline.reschedule(min(self._loop.time() + self._idle_s, self._last_at))
-            self._on_progress(progress, total)
-
-
-def _overdue(tool: Tool, clock: Clock, after_s: float) -> str:
-    if after_s >= clock.total_s:
-        return f"{tool.server_name} did not finish within {clock.total_s:g} s and was cancelled."
-    return (
-        f"{tool.server_name} gave no sign of life for {clock.idle_s:g} s and was cancelled. "
-        "Whether it took effect is unknown."
-    )
-
-
-def _ms_since(started: float) -> int:
-    return round((time.monotonic() - started) * 1000)
 
 
 # ---- the result -----------------------------------------------------------------------------

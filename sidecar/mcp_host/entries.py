@@ -5,20 +5,30 @@ would start. Values are literal, and secrets go to the keyring, never into the f
 """
 
 from collections.abc import Mapping, MutableMapping
+from functools import partial
 from typing import Any
 
 from sidecar.credentials import Keyring
 from sidecar.errors import BadRequest, Conflict, KeyringUnavailable, NotFound
 from sidecar.live_settings import LiveSettings
+from sidecar.mcp_host import config_import
+from sidecar.mcp_host.config_import import ImportedServer
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.secrets import PLACES, reference, references, secret_name
 from sidecar.messages import JsonObject
-from sidecar.protocol.mcp import McpServerStatus, ServerEntry
+from sidecar.protocol.mcp import (
+    McpServersImportResult,
+    McpServerStatus,
+    ServerEntry,
+    ServerLeftOut,
+    ServerPreview,
+    ServersImportPayload,
+)
 from sidecar.settings.edit import inside, literal
+from sidecar.threads import run_in_thread
+from sidecar.visible import visible
 
 SETTLED_S = 5.0  # to find a command on a slow disk
-
-MASKED = {"masked": True}
 
 
 class Entries:
@@ -32,6 +42,30 @@ class Entries:
         if entry.server in self._settings.now.config.mcp.servers:
             raise Conflict(f"There is an MCP server {entry.server} already; update it.")
         return await self._write(entry, {})
+
+    async def import_text(self, asked: ServersImportPayload) -> McpServersImportResult:
+        """Another program's servers: a preview, or the accepted ones stored.
+
+        Raises ConfigInvalid for a text that is damaged, NotFound for a name that is not in it, and
+        what `add` does: then those before it are stored.
+        """
+        parse = partial(config_import.parse, asked.text)
+        found = await run_in_thread(parse, "import MCP servers")
+        servers = self._settings.now.config.mcp.servers
+        chosen = {each.name: each for each in found.servers}
+        for name in asked.accept or ():
+            if name not in chosen:
+                raise NotFound(f"There is no server {name} in what is imported.")
+        taken = frozenset(servers)
+        stored = [await self.add(_as_entry(chosen[name])) for name in asked.accept or ()]
+        return McpServersImportResult(
+            items=tuple(_preview(each, is_taken=each.name in taken) for each in found.servers),
+            left_out=tuple(
+                ServerLeftOut(server=visible(each.name), reason=each.reason)
+                for each in found.left_out
+            ),
+            stored=tuple(stored),
+        )
 
     async def update(self, entry: ServerEntry) -> McpServerStatus:
         """In place of what is there; a masked value stays as it is. Raises as `add` does."""
@@ -112,9 +146,29 @@ class Entries:
         return found.model_dump(mode="json", exclude_unset=True)
 
 
+def _as_entry(imported: ImportedServer) -> ServerEntry:
+    given = imported.config.model_dump(mode="json", exclude_unset=True)
+    fields = {name: given[name] for name in ServerEntry.model_fields if name in given}
+    return ServerEntry.model_validate({"server": imported.name, **fields})
+
+
+def _preview(imported: ImportedServer, *, is_taken: bool) -> ServerPreview:
+    """As the text had it, which is the client's own; only what would hide itself is shown."""
+    config = imported.config
+    return ServerPreview(
+        server=imported.name,
+        command=None if config.command is None else visible(config.command),
+        args=tuple(map(visible, config.args)),
+        env_names=tuple(sorted(config.env)),
+        url=None if config.url is None else visible(config.url),
+        warnings=imported.warnings,
+        is_taken=is_taken,
+    )
+
+
 def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mapping[str, str]]:
     """The entry for the file, and the secrets for the keyring by their names."""
-    given = entry.model_dump(mode="json", exclude_unset=True, exclude={"server", *PLACES})
+    given = entry.model_dump(mode="json", exclude_none=True, exclude={"server", *PLACES})
     written: JsonObject = {**literal(given), "approved": ""}
     if "deny" in before:  # to trust and to allow was for what it was
         written["deny"] = literal(before["deny"])

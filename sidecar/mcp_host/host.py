@@ -11,12 +11,15 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from sidecar.chat.base import OnProgress
 from sidecar.config import McpServerConfig
 from sidecar.errors import Conflict, NotFound
 from sidecar.mcp_host.authorizing import Authorizing, Invitation
-from sidecar.mcp_host.calls import Clock, Save, check_arguments, run_call
+from sidecar.mcp_host.calls import Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
+from sidecar.mcp_host.clock import RECONNECT_S, Clock
 from sidecar.mcp_host.guardian import Guardian
+from sidecar.mcp_host.memory import Memory
 from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.secrets import Reveal
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
@@ -34,7 +37,6 @@ from sidecar.threads import run_in_thread
 STARTS = 4  # at once; more only slow each other down
 CALLS_PER_SERVER = 8
 FIRST_START_S = 20.0  # a chat is not held up for longer by a server that hangs or downloads
-READY_WAIT_S = 10.0  # a call right after a crash waits for the restart
 
 
 class Host:
@@ -46,6 +48,7 @@ class Host:
         *,
         log_dir: Path | None,
         notes_dir: Path | None,
+        memory_dir: Path | None,
         network: Network,
         vault: Vault,
         reveal: Reveal,
@@ -54,7 +57,8 @@ class Host:
     ) -> None:
         """`emit` is called from the event loop and never waits; `log_dir` exists.
 
-        `notes_dir` has the notes of the servers that run, also of those of killed processes.
+        `notes_dir` has the notes of the servers that run, also of those of killed processes,
+        `memory_dir` what is known of a server from one run to the next.
         `vault` has what authorization servers gave us, `reveal` knows the secrets that entries
         refer to. `save` keeps the media of results and returns their attachment_id.
         """
@@ -62,6 +66,7 @@ class Host:
         self._emit = emit
         self._notes_dir = notes_dir
         self._guardian = Guardian(None if notes_dir is None else RunNotes(notes_dir))
+        self._memory = Memory(memory_dir)
         self._log_dir = log_dir
         self._network = network
         self._vault = vault
@@ -85,6 +90,7 @@ class Host:
         starts = asyncio.Semaphore(STARTS)
         if self._notes_dir is not None:
             await run_in_thread(partial(sweep, self._notes_dir), "end leftover MCP servers")
+        await self._memory.keep_only(self._servers)
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers.values():
@@ -147,6 +153,7 @@ class Host:
             self._vault,
             self._reveal,
             self._guardian,
+            self._memory,
             self._changed,
         )
         self._servers[name] = server
@@ -176,6 +183,8 @@ class Host:
             server = self._place(name, config)
             self._emit(McpServerStateChanged(data=server.snapshot.status))
             self._supervise(group, server, starts)
+        else:
+            await self._memory.keep_only(self._servers)
         self._placed.set()
 
     def statuses(self) -> tuple[McpServerStatus, ...]:
@@ -247,7 +256,7 @@ class Host:
         tool: Tool,
         arguments: JsonObject,
         tool_call_id: str,
-        on_progress: Callable[[float, float | None], None],
+        on_progress: OnProgress,
     ) -> ToolResultPart:
         server = self._servers.get(tool.server)
         if server is None:
@@ -257,7 +266,7 @@ class Host:
                 text=f"The MCP server {tool.server} is not configured any more.",
                 duration_ms=0,
             )
-        await server.until_decided(READY_WAIT_S)
+        await server.until_decided(RECONNECT_S)  # a call right after a crash waits for the restart
         async with self._slots[tool.server], self._all_slots:
             return await run_call(
                 server,
@@ -297,7 +306,7 @@ class Host:
 def _clock(config: McpServerConfig) -> Clock:
     """A limit that the person set holds for silence too: they know that the tool is slow."""
     limit_s = config.call_timeout_s
-    return Clock() if limit_s is None else Clock(idle_s=limit_s, total_s=limit_s)
+    return Clock() if limit_s is None else Clock(limit_s, limit_s, min(limit_s, RECONNECT_S))
 
 
 def _difference(

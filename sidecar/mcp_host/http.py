@@ -11,6 +11,7 @@ import secrets
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import httpx2
@@ -116,7 +117,9 @@ class WatchedClient(httpx2.AsyncClient):
             response = await super().send(request, stream=True, **options)
             self._watch.answered(response)
             if not _is_of(response, "text/event-stream"):
-                response.stream = Capped(response.stream, BODY_BYTES)
+                response.stream = Capped(
+                    response.stream, BODY_BYTES, partial(self._broke_off, request)
+                )
             refusal = await self._refused(request, response)
         except httpx2.TransportError as error:
             return self._failed(request, error)
@@ -147,11 +150,16 @@ class WatchedClient(httpx2.AsyncClient):
         return _refusal(request, f"HTTP {response.status_code}")
 
     def _failed(self, request: httpx2.Request, error: httpx2.TransportError) -> httpx2.Response:
+        reason = self._broke_off(request, error)
+        never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+        return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
+
+    def _broke_off(self, request: httpx2.Request, error: httpx2.TransportError) -> str:
+        """Told before anybody can use the session again. Returns the reason."""
         reason = str(error) or type(error).__name__
         if request.method == "POST" or SESSION in request.extensions:
             self._watch.lost(reason)
-        never_left = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-        return _refusal(request, reason, NOT_DELIVERED if never_left else LOST)
+        return reason
 
 
 def challenge_of(response: httpx2.Response) -> Challenge:
@@ -183,17 +191,28 @@ def _refusal(request: httpx2.Request, message: str, mark: str | None = None) -> 
 class Capped(httpx2.AsyncByteStream):
     """A body that ends with an error instead of filling the memory."""
 
-    def __init__(self, stream: Any, max_bytes: int) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        max_bytes: int,
+        broke_off: Callable[[httpx2.TransportError], object] = lambda error: None,
+    ) -> None:
         self._stream = stream
         self._max_bytes = max_bytes
+        self._broke_off = broke_off
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         size = 0
-        async for chunk in self._stream:
-            size += len(chunk)
-            if size > self._max_bytes:
-                raise httpx2.StreamError(f"the body has more than {self._max_bytes // 2**20} MiB")
-            yield chunk
+        try:
+            async for chunk in self._stream:
+                size += len(chunk)
+                if size > self._max_bytes:
+                    limit = f"{self._max_bytes // 2**20} MiB"
+                    raise httpx2.StreamError(f"the body has more than {limit}")
+                yield chunk
+        except httpx2.TransportError as error:
+            self._broke_off(error)
+            raise
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -10,11 +10,11 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 from urllib.parse import urlsplit
 
 import structlog
@@ -34,10 +34,12 @@ from sidecar.mcp_host import diagnosis
 from sidecar.mcp_host.authorizing import Authorizing
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.challenge import Challenge
+from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.hiding import hiding
+from sidecar.mcp_host.memory import Known, Memory, Mode
 from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
@@ -55,7 +57,7 @@ if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
     from sidecar.mcp_host.http import Way
-    from sidecar.mcp_host.session import Progress, Session
+    from sidecar.mcp_host.session import Session
 
 log = structlog.get_logger()
 
@@ -65,7 +67,9 @@ PACKAGE_RUNNERS = frozenset(
     ("npx", "bunx", "pnpm", "yarn", "uvx", "uv", "pipx", "docker", "podman", "deno")
 )
 LIST_S = 15.0
-DEBOUNCE_S = 0.25  # a server may announce five changes at once
+RELIST_S = 30.0  # after a list that failed
+REFRESH_S = (0.25, 10.0)  # before a changed list is asked for: a server may announce five at once
+CALM_S = 2.0  # without a change, and the next one is not put off
 SLOT_S = 5.0  # a server that hangs or downloads is no reason for others to wait any longer
 BACKOFF_S = (0.5, 60.0)
 HEALTHY_S = 60.0  # a session of this length forgives what was before
@@ -109,6 +113,7 @@ class McpServer:
         vault: Vault,
         reveal: Reveal,
         guardian: Guardian,
+        memory: Memory,
         on_change: Callable[[Snapshot], None],
     ) -> None:
         """`on_change` is called from the event loop and never waits."""
@@ -124,15 +129,18 @@ class McpServer:
         self._revealed = config  # with its secrets, when it is started
         self.first_news = asyncio.Event()  # it is known what it starts, or why not
         self._guardian = guardian
+        self._memory = memory
+        self._known: Known | None = None
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._warnings = warnings(config)
         self.authorizing = Authorizing(name, config, vault, network.way_to, self._sign_in_ended)
-        self._tools: tuple[ListedTool, ...] = ()
+        self._listed: tuple[ListedTool, ...] = ()
+        self._tools: tuple[ListedTool, ...] = ()  # of these, the ones that are offered
         self._list_error: McpError | None = None
         self._permission_error: McpError | None = None  # of what a request wanted more for
         self._era: str | None = None
-        self._mode = "auto"
+        self._mode: Mode = "auto"
         self._transport = self._configured_transport
         self._since = now()
         self._failures: deque[float] = deque(maxlen=FAILURES)
@@ -146,6 +154,12 @@ class McpServer:
         self._changed = asyncio.Event()
         self._can_start = True
         self._is_queued = False  # for a slot to start in
+        # of a server that sleeps: its tools are known, and it is started when one is called
+        self._is_unproven = False  # its tools are offered, but it has not run yet
+        self._is_unused = False
+        self._calls = 0
+        self._used_at = 0.0
+        self._wanted = asyncio.Event()  # by a call, or by somebody who asked for a restart
         # of a restart that somebody asked for
         self._restart = asyncio.Event()
         self._restarted = asyncio.Event()
@@ -160,16 +174,26 @@ class McpServer:
         try:
             async with asyncio.TaskGroup() as tasks:
                 self.authorizing.open(tasks)
-                while True:
-                    self._restart.clear()
-                    failure = await self._life(starts)
-                    if not self._restart.is_set():
-                        await self._rest(failure)
+                await self._supervise(starts)
         finally:
             self._tools = ()
             self._publish("stopped")
             self._restarted.set()
             self.log.close()
+
+    async def _supervise(self, starts: asyncio.Semaphore) -> Never:
+        may_sleep = await self._recall() and self.config.start == "lazy"
+        while True:
+            if may_sleep:
+                await self._sleep()
+            self._restart.clear()
+            failure = await self._life(starts)
+            if self._ready_at is None:  # what was known of it may be why
+                self._mode = "auto"
+                self._transport = self._configured_transport
+            may_sleep = self._is_unused and not self._restart.is_set()
+            if not may_sleep and not self._restart.is_set():
+                await self._rest(failure)
 
     async def restart(self) -> None:
         """Returns when the old session and process are gone and new ones are starting.
@@ -185,24 +209,34 @@ class McpServer:
             raise Conflict(f"The MCP server {self.name} is stopped for good: sidecar is ending.")
         self._failures.clear()
         self._attempts = 0
-        self._mode = "auto"
         if self._is_queued:
             return
         self._restarted.clear()
         self._restart.set()
+        self._wanted.set()
         self._lose()
         if self._deadline is not None and not self._deadline.expired():
             self._deadline.reschedule(asyncio.get_running_loop().time())
         await self._restarted.wait()
 
     async def until_decided(self, timeout_s: float) -> None:
-        """Wait for a start or a restart to succeed or fail for good; at most `timeout_s`."""
+        """Wait for a start or a restart to succeed or fail for good; at most `timeout_s`.
+
+        One that sleeps or rests is started at once; one that has not run yet is given the time
+        that its start may take.
+        """
+        if self._session is None:
+            self._wanted.set()
+            if self.snapshot.status.state == "idle":
+                self._decided.clear()
+        if self._is_unproven:
+            timeout_s = self._connect_timeout_s + LIST_S
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
                 await self._decided.wait()
 
     async def call_tool(
-        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
     ) -> "CallToolResult":
         """Raises NotDelivered and what `Session.call_tool` raises.
 
@@ -219,7 +253,17 @@ class McpServer:
                 "The tool changed since this turn began; it can be called in the next one.",
                 server=self.name,
             )
-        return await self._session.call_tool(tool.server_name, arguments, on_progress)
+        with self._in_use():
+            return await self._session.call_tool(tool.server_name, arguments, ticking)
+
+    @contextlib.contextmanager
+    def _in_use(self) -> Iterator[None]:
+        self._calls += 1
+        try:
+            yield
+        finally:
+            self._calls -= 1
+            self._used_at = time.monotonic()
 
     def _still_has(self, tool: Tool) -> bool:
         return tool.fingerprint == self._fingerprint and any(
@@ -235,12 +279,10 @@ class McpServer:
 
     async def _life(self, starts: asyncio.Semaphore) -> McpError:
         """From `starting` until nothing is left of it; says why it ended."""
-        if self._ready_at is None:
-            self._mode = "auto"
-            self._transport = self._configured_transport
         self._over = asyncio.Event()
         self._ready_at = None
         self._permission_error = None
+        self._is_unused = False
         self._can_start = True
         self._publish("starting")
         self._restarted.set()
@@ -450,7 +492,7 @@ class McpServer:
         from sidecar.mcp_host.session import connect
 
         self._changed.clear()
-        mode = "legacy" if self._transport == "sse" else self._mode  # no later MCP speaks it
+        mode: Mode = "legacy" if self._transport == "sse" else self._mode  # no later MCP speaks it
         try:
             async with self._limit(self._connect_timeout_s):
                 return await stack.enter_async_context(
@@ -466,17 +508,23 @@ class McpServer:
         if self._over.is_set():
             return
         self._session = session
-        self._mode = "auto" if session.is_modern else "legacy"  # the next one need not ask again
-        self._ready_at = time.monotonic()
+        self._mode = self._next_mode(session)
+        self._ready_at = self._used_at = time.monotonic()
+        self._is_unproven = False
+        self._wanted.clear()
         self._publish_listed()
         give_back()
+        await self._remember(session)
         async with asyncio.TaskGroup() as group:
-            watching = group.create_task(session.watch_tools(self._changed))
-            following = group.create_task(self._follow_changes(session))
+            tasks = [
+                group.create_task(session.watch(self._changed)),
+                group.create_task(self._follow_changes(session)),
+                group.create_task(self._stop_when_unused()),
+            ]
             await self._over.wait()
-            watching.cancel()
-            following.cancel()
-        if not self._restart.is_set():
+            for task in tasks:
+                task.cancel()
+        if not self._restart.is_set() and not self._is_unused:
             gone = McpCrashed(
                 f"The MCP server {self.name} went away; it is being started again.",
                 server=self.name,
@@ -484,24 +532,38 @@ class McpServer:
             self._publish("backoff", gone)  # the cause is known when its process has ended
 
     async def _follow_changes(self, session: "Session") -> None:
+        """One that announces changes on and on is asked less and less often."""
+        pause_s, longest_s = REFRESH_S
+        listed_at = -CALM_S
         while True:
-            await self._changed.wait()
-            await asyncio.sleep(DEBOUNCE_S)
+            await self._until_stale()
+            is_calm = time.monotonic() - listed_at > CALM_S
+            pause_s = REFRESH_S[0] if is_calm else min(2 * pause_s, longest_s)
+            await asyncio.sleep(pause_s)
             self._changed.clear()
             await self._list(session)
+            listed_at = time.monotonic()
             if not self._over.is_set():
                 self._publish_listed()
+                await self._remember(session)
+
+    async def _until_stale(self) -> None:
+        """Something changed; where it could not be listed, some time is enough."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(None if self._list_error is None else RELIST_S):
+                await self._changed.wait()
 
     async def _list(self, session: "Session") -> None:
         """The old list stays when there is no new one."""
         try:
             async with self._limit(LIST_S):
-                self._tools = offered(self.config, await session.list_tools())
+                self._listed = await session.list_tools()
+                self._tools = offered(self.config, self._listed)
             self._list_error = None
         except TimeoutError:
             self._list_error = McpTimeout(
-                f"The MCP server {self.name} did not list its tools within {LIST_S:g} s; "
-                "restart it.",
+                f"The MCP server {self.name} did not list its tools within {LIST_S:g} s; it is "
+                "asked again, or restart it.",
                 server=self.name,
             )
         except McpError as error:
@@ -516,6 +578,24 @@ class McpServer:
                 yield
         finally:
             self._deadline = None
+
+    async def _stop_when_unused(self) -> None:
+        """Where the settings want it; it is started again by the next call."""
+        limit_s = self.config.idle_stop_s
+        if limit_s is None:
+            return
+        while True:
+            left_s = limit_s if self._is_busy else self._used_at + limit_s - time.monotonic()
+            if left_s <= 0:
+                break
+            await asyncio.sleep(left_s)
+        self._is_unused = True
+        self._lose()
+
+    @property
+    def _is_busy(self) -> bool:
+        """Or its tools are not known, so that no call could ever start it again."""
+        return self._calls > 0 or self._list_error is not None
 
     @property
     def _configured_transport(self) -> Transport:
@@ -535,10 +615,64 @@ class McpServer:
         self.log.note(f"sidecar: the tool {tool!r} is left out: {reason}")
         log.warning("mcp_tool_left_out", server=self.name, tool=tool, reason=reason)
 
+    # ---- what is known of it from one life to the next, and from one run ------------------
+
+    async def _recall(self) -> bool:
+        """Whether its tools are known from an earlier run; they are offered from now on."""
+        if not self._memory.is_kept:
+            return False
+        try:
+            if self.config.url is None:
+                launch = await self._found(self.config)
+                self._fingerprint = fingerprint(self.config, launch.executable)
+            self._check_approved()
+        except McpError:
+            return False  # its life will tell
+        self._known = await self._memory.load(self.name, self._fingerprint)
+        if self._known is None:
+            return False
+        self._mode = self._known.mode
+        if self.config.transport == "auto":
+            self._transport = self._known.transport
+        self._tools = offered(self.config, self._known.tools)
+        self._is_unproven = self.has_settled = True
+        return True
+
+    async def _remember(self, session: "Session") -> None:
+        if self._list_error is not None:
+            return
+        known = Known(
+            fingerprint=self._fingerprint,
+            transport=self._transport,
+            mode=self._mode,
+            version=session.version,
+            tools=self._listed,
+        )
+        if known != self._known:
+            self._known = known
+            await self._memory.save(self.name, known)
+
+    def _next_mode(self, session: "Session") -> Mode:
+        """An old server need not be asked again what it is, until it is another version."""
+        if session.is_modern:
+            return "auto"
+        known = self._known
+        is_news = self._mode == "legacy" and known is not None and known.version != session.version
+        return "auto" if is_news else "legacy"
+
     # ---- between lives --------------------------------------------------------------------
 
+    async def _sleep(self) -> None:
+        """Until a tool is called, or somebody asks for a restart."""
+        self._is_unproven = True
+        if not self._wanted.is_set():
+            self._publish("idle")
+        await self._wanted.wait()
+
     async def _rest(self, failure: McpError) -> None:
-        """Wait for the next try, or for somebody to ask for one."""
+        """Wait for the next try, or for somebody to want it now."""
+        self._is_unproven = False
+        self._wanted.clear()
         state, delay_s = self._verdict(failure)
         if state != "backoff":
             self._tools = ()
@@ -546,7 +680,8 @@ class McpServer:
         self._publish(state, failure)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay_s):
-                await self._restart.wait()
+                # a call cannot mend what needs a person
+                await (self._wanted if state == "backoff" else self._restart).wait()
 
     def _verdict(self, failure: McpError) -> tuple[ServerState, float | None]:
         if isinstance(failure, McpAuthRequired):

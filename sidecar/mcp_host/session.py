@@ -9,6 +9,7 @@ schema can stop the whole program. Importing this imports the SDK, so it is load
 import asyncio
 import contextlib
 import json
+import time
 from collections.abc import AsyncGenerator, Callable, Iterator
 from types import TracebackType
 from typing import Any
@@ -30,12 +31,15 @@ from pydantic import JsonValue, ValidationError
 from sidecar import __version__
 from sidecar.errors import McpCrashed, McpError, McpInvalidResult
 from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
+from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
+from sidecar.mcp_host.memory import Mode
 from sidecar.mcp_host.streams import Incoming, Stream
 from sidecar.messages import Hints, JsonObject
 from sidecar.protocol.base import TOOLS_PER_SERVER
 from sidecar.threads import run_in_thread
+from sidecar.visible import visible
 
 PAGES = 100  # of a list; a server may page for ever
 SCHEMA_DEPTH = 64
@@ -43,7 +47,9 @@ SCHEMA_BYTES = 128 * 1024  # more than any model's context has room for beside o
 TOOL_BYTES = 2 * SCHEMA_BYTES  # as listed: both schemas and the rest
 NAME_CHARS = 128  # what MCP advises; a name goes into errors, rules and logs
 MESSAGE_BYTES = 2000  # of a server's own error text
+PROGRESS_BYTES = 256  # of its word on how far a call is
 RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
+LISTENED_S = 60.0  # a subscription of this length forgives what was before
 
 OUTPUT_SCHEMA = "sidecar/outputSchema"  # in a tool's `_meta`, where the SDK leaves it alone
 # How the SDK's HTTP transport says that an answer broke off, under the code for a closed connection
@@ -53,7 +59,12 @@ BROKE_OFF = (
     "SSE stream ended and reconnection attempts were exhausted",
 )
 
-Progress = Callable[[float, float | None], None]
+LIST_CHANGED = (
+    types.ToolListChangedNotification,
+    types.PromptListChangedNotification,
+    types.ResourceListChangedNotification,
+)
+
 Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
 
 
@@ -63,9 +74,12 @@ class Session:
     def __init__(self, server: str, client: Client, on_dropped: Dropped) -> None:
         self.era = client.protocol_version
         self.is_modern = self.era in MODERN_PROTOCOL_VERSIONS
+        info = client.server_info
+        self.version = None if info is None else f"{info.name} {info.version}"
         self._server = server
         self._client = client
         self._on_dropped = on_dropped
+        self._running: set[Ticking] = set()
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Raises McpError. The caller's deadline bounds the pages that a server makes up."""
@@ -79,7 +93,7 @@ class Session:
         return tools
 
     async def call_tool(
-        self, name: str, arguments: JsonObject, on_progress: Progress
+        self, name: str, arguments: JsonObject, ticking: Ticking
     ) -> types.CallToolResult:
         """Raises NotDelivered, McpCrashed (the outcome is unknown), McpInvalidResult, McpError.
 
@@ -87,33 +101,61 @@ class Session:
         """
 
         async def report(progress: float, total: float | None, message: str | None) -> None:
-            on_progress(progress, total)
+            told = None if message is None else visible(cut(message, PROGRESS_BYTES))
+            ticking.progress(progress, total, told)
 
-        with self._translated("its result"):
-            return await self._client.call_tool(name, arguments, progress_callback=report)
+        self._running.add(ticking)
+        try:
+            with self._translated("its result"):
+                return await self._client.call_tool(name, arguments, progress_callback=report)
+        finally:
+            self._running.discard(ticking)
 
-    async def watch_tools(self, changed: asyncio.Event) -> None:
-        """Set `changed` when the server says that its tools did, as long as it says so.
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """While the server has a person asked; which of its running calls that is for, nobody says.
 
-        Older servers tell without being asked, through `connect`.
+        On 2026-07-28 it does say so, but a pause that other calls do not need does no harm.
         """
-        tools = self._client.server_capabilities.tools
-        if not self.is_modern or tools is None or not tools.list_changed:
+        with contextlib.ExitStack() as stack:
+            for ticking in tuple(self._running):
+                stack.enter_context(ticking.paused())
+            yield
+
+    async def watch(self, changed: asyncio.Event) -> None:
+        """Set `changed` when the server says that one of its lists did, as long as it says so.
+
+        While it cannot be listened to, `changed` is set at every attempt: what it would have said
+        is lost. Older servers tell without being asked, through `connect`.
+        """
+        has = self._client.server_capabilities
+        tools, prompts, resources = (
+            capability is not None and capability.list_changed is True
+            for capability in (has.tools, has.prompts, has.resources)
+        )
+        if not self.is_modern or not (tools or prompts or resources):
             return
         pause_s, longest_s = RELISTEN_S
         while True:
+            began_at = time.monotonic()
             try:
-                async with self._client.listen(tools_list_changed=True) as subscription:
+                async with self._client.listen(
+                    tools_list_changed=tools,
+                    prompts_list_changed=prompts,
+                    resources_list_changed=resources,
+                ) as subscription:
                     changed.set()  # what changed before is not replayed
                     async for _ in subscription:
                         changed.set()
-                        pause_s = RELISTEN_S[0]
             except SubscriptionLost:
                 pass
             except MCPError as error:
                 if error.code == types.METHOD_NOT_FOUND:
                     return
+            if time.monotonic() - began_at > LISTENED_S:
+                pause_s = RELISTEN_S[0]
             await asyncio.sleep(pause_s)
+            changed.set()
             pause_s = min(2 * pause_s, longest_s)
 
     async def _all_pages(self) -> list[types.Tool]:
@@ -168,18 +210,18 @@ class Session:
 async def connect(
     server: str,
     transport: Transport,
-    mode: str,
-    on_tools_changed: Callable[[], None],
+    mode: Mode,
+    on_changed: Callable[[], None],
     on_dropped: Dropped,
 ) -> AsyncGenerator[Session, None]:
-    """`mode` is the SDK's: `auto` or `legacy`. To be entered and left in one task.
+    """To be entered and left in one task. `on_changed`: a list of an older server did.
 
     Errors of the SDK and of the transport come out as they are, often in groups.
     """
 
     async def on_message(message: IncomingMessage) -> None:
-        if isinstance(message, types.ToolListChangedNotification):
-            on_tools_changed()
+        if isinstance(message, LIST_CHANGED):
+            on_changed()
 
     client = Client(
         _Tolerant(transport, on_dropped),

@@ -73,7 +73,9 @@ class ToolProgressMetadata(Metadata):
 
 class ToolProgressChunk(ChunkModel):
     type: Literal["tool_progress"] = "tool_progress"
-    data: None = Field(default=None, description="How far a running call is.")
+    data: str | None = Field(
+        default=None, description="What the server says of how far a running call is, if anything."
+    )
     metadata: ToolProgressMetadata
 
 

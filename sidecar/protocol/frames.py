@@ -24,6 +24,7 @@ from sidecar.protocol.conversations import (
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
     AuthorizeResult,
+    McpServersImportResult,
     McpServersListResult,
     McpServerStatus,
     ServerLogsResult,
@@ -101,6 +102,7 @@ AnyResult: TypeAlias = (
     | RulesListResult
     | RulesDeleteResult
     | McpServersListResult
+    | McpServersImportResult
     | McpServerStatus
     | ServerLogsResult
     | AuthorizeResult

@@ -72,6 +72,9 @@ class ServerEntry(Inbound):
     env: dict[str, str | Masked] | None = Field(default=None, repr=False)
     cwd: str | None = Field(default=None, max_length=4096)
     url: str | None = Field(default=None, max_length=4096)
+    transport: Literal["auto", "http", "sse"] | None = Field(
+        default=None, description="Of a url; absent finds it out."
+    )
     headers: dict[str, str | Masked] | None = Field(default=None, repr=False)
     connect_timeout_s: float | None = Field(default=None, gt=0)
     call_timeout_s: float | None = Field(default=None, gt=0)
@@ -87,6 +90,44 @@ class McpServersUpdate(Request):
     result = McpServerStatus
     action: Literal["mcp.servers.update"]
     payload: ServerEntry
+
+
+class ServersImportPayload(Inbound):
+    """Without `accept` nothing is stored."""
+
+    text: str = Field(max_length=1024 * 1024, repr=False, description="Another program's settings.")
+    accept: tuple[str, ...] | None = Field(
+        default=None, max_length=256, description="The servers to store, disabled until approved."
+    )
+
+
+class ServerPreview(Result):
+    """What an entry would start; values of env and headers are not shown."""
+
+    server: str
+    command: str | None
+    args: tuple[str, ...]
+    env_names: tuple[str, ...]
+    url: str | None
+    warnings: tuple[str, ...]
+    is_taken: bool = Field(description="There is a server of that name already.")
+
+
+class ServerLeftOut(Result):
+    server: str
+    reason: str
+
+
+class McpServersImportResult(Result):
+    items: tuple[ServerPreview, ...]
+    left_out: tuple[ServerLeftOut, ...]
+    stored: tuple[McpServerStatus, ...] = Field(description="Empty for a preview.")
+
+
+class McpServersImport(Request):
+    result = McpServersImportResult
+    action: Literal["mcp.servers.import"]
+    payload: ServersImportPayload
 
 
 class ApprovePayload(Inbound):

@@ -30,6 +30,7 @@ from sidecar.protocol.mcp import (
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
+    McpServersImport,
     McpServersList,
     McpServersLogs,
     McpServersRestart,
@@ -76,6 +77,7 @@ AnyRequest: TypeAlias = (
     | McpServersList
     | McpServersAdd
     | McpServersUpdate
+    | McpServersImport
     | McpServersApprove
     | McpServersDelete
     | McpServersEnable

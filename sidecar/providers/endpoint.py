@@ -76,6 +76,33 @@ class Api:
     advice: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """One request as it is asked, and what reads the answer.
+
+    It `needs_images` when the newest message shows one; older ones may be left out of it. The body
+    is without the parameters that are `left_out`.
+    """
+
+    request: ModelRequest
+    vendor: Vendor
+    body: JsonObject
+    stream: AnswerStream
+    notices: tuple[Notice, ...]
+    needs_images: bool
+    has_images: bool
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def has_only_old_images(self) -> bool:
+        return self.has_images and not self.needs_images
+
+    def sequel(self) -> "_Question | None":
+        """What to ask for the rest of an answer that the vendor has paused."""
+        body = self.stream.sequel
+        return None if body is None else replace(self, body=body, notices=())
+
+
 class Endpoint:
     """A Provider of an Api."""
 
@@ -150,56 +177,72 @@ class Endpoint:
 
     async def _attempt(self, request: ModelRequest, end: float) -> AsyncGenerator[ModelEvent, None]:
         vendor = replace(await self._asked_vendor(), model=request.model)
-        refused = self._refused.setdefault(request.model, [])
-        is_blind = request.model in self._listed_blind
-        asks_about_image = shows_image(request)
-        if is_blind and asks_about_image:
-            raise vendor.no_vision()
-        can_see = not is_blind and (asks_about_image or request.model not in self._found_blind)
-        files, notices = await self._fitting.fit(request, can_see=can_see)
-        encoded = self._dialect.encode(request, files)
-        notices = (*notices, *encoded.notices)
-        body: JsonObject | None = encoded.body
-        stream = self._dialect.stream(vendor, encoded.body)
-        while body is not None:
-            for name in refused:
-                body = self._dialect.without(body, name)
+        question: _Question | None = await self._question(request, vendor)
+        while question is not None:
+            question = self._without_refused(question)
             session = await self._wire.prepare()
             async with AsyncExitStack() as stack:
-                clocks = Clocks(vendor, self._timeouts, end)
                 path = self._dialect.path(request.model)
-                post = self._wire.post(session, vendor.key, path, body)
-                reply = await _opened(post, clocks, stack)
+                post = self._wire.post(session, vendor.key, path, question.body)
+                reply = await _opened(post, Clocks(vendor, self._timeouts, end), stack)
                 if reply.status == 200:
                     await _check_media_type(reply, vendor)
-                    for notice in notices:  # not before: an attempt that says something is the last
+                    for notice in question.notices:  # not before: who says something asks no more
                         yield notice
-                    notices = ()
-                    async with aclosing(self._read(reply, stream, request.model)) as events:
+                    async with aclosing(
+                        self._read(reply, question.stream, request.model)
+                    ) as events:
                         async for event in events:
                             yield event
-                    body = stream.sequel
+                    question = question.sequel()
                     continue
                 error = await read_refusal(reply)
-            parameter = self._refusal(reply.status, error, body)
-            if parameter is None or parameter in refused:
-                failure = vendor.refused(reply.status, reply.headers, error)
-                if not isinstance(failure, ModelNoVision) or asks_about_image or not can_see:
-                    raise failure
-                self._found_blind.add(request.model)  # and only old images were in the way
-                async with aclosing(self._attempt(request, end)) as again:
-                    async for event in again:
-                        yield event
-                return
-            refused.append(parameter)
-            told = f"{request.model} at {self._name} does not take {parameter}: asked without it."
-            notices = (*notices, Notice("parameter_dropped", told))
+            question = await self._mended(question, reply, error)
+
+    async def _question(self, request: ModelRequest, vendor: Vendor) -> _Question:
+        """Raises ModelNoVision for a question about an image that the model cannot see."""
+        is_listed_blind = request.model in self._listed_blind
+        is_about_image = shows_image(request)
+        if is_about_image and is_listed_blind:
+            raise vendor.no_vision()
+        can_see = is_about_image or not (is_listed_blind or request.model in self._found_blind)
+        files, notices = await self._fitting.fit(request, can_see=can_see)
+        encoded = self._dialect.encode(request, files)
+        return _Question(
+            request,
+            vendor,
+            encoded.body,
+            self._dialect.stream(vendor, encoded.body),
+            (*notices, *encoded.notices),
+            needs_images=is_about_image,
+            has_images=can_see,
+        )
+
+    def _without_refused(self, question: _Question) -> _Question:
+        body, names = question.body, tuple(self._refused.get(question.request.model, ()))
+        for name in names:
+            body = self._dialect.without(body, name)
+        return replace(question, body=body, left_out=names)
+
+    async def _mended(self, question: _Question, reply: Reply, error: bytes) -> _Question:
+        """The question as this refusal may let it pass. Raises ProviderError for any other."""
+        request, vendor = question.request, question.vendor
+        refused = self._refused.setdefault(request.model, [])
+        parameter = self._refusal(reply.status, error, question.body)
+        if parameter is not None and parameter not in question.left_out:
+            if parameter not in refused:  # else another question of these moments was told first
+                refused.append(parameter)
             log.info(
-                "parameter_dropped",
-                provider=self._name,
-                model=request.model,
-                parameter=parameter,
+                "parameter_dropped", provider=self._name, model=request.model, parameter=parameter
             )
+            told = f"{request.model} at {self._name} does not take {parameter}: asked without it."
+            notices = (*question.notices, Notice("parameter_dropped", told))
+            return replace(question, notices=notices)
+        failure = vendor.refused(reply.status, reply.headers, error)
+        if isinstance(failure, ModelNoVision) and question.has_only_old_images:
+            self._found_blind.add(request.model)
+            return await self._question(request, vendor)
+        raise failure
 
     async def _read(
         self, reply: Reply, stream: AnswerStream, model: str

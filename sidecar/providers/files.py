@@ -161,6 +161,7 @@ def _image(part: _Part, attachment: Attachment, takes: Takes) -> _Outcome:
                 and attachment.mime in takes.image_types
                 and len(attachment.data) <= takes.image_bytes
             ):
+                image.load()  # one that was cut would be refused, in every later turn too
                 return _as_it_is(part, attachment)
             made = _scaled(image, takes)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):

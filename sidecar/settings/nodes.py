@@ -61,13 +61,15 @@ class Node:
     """A value where it was written.
 
     `text` is what a scalar reads when a text is wanted, for values whose writer could not quote
-    them; `reference` is the text before its `${NAME}` were replaced.
+    them; `reference` is the text before its `${NAME}` were replaced; `written` is a scalar as the
+    file has it, where that is known: 1.10 is not 1.1 to whoever meant a version.
     """
 
     value: "Scalar | dict[str, Node] | list[Node]"
     origin: Origin
     text: str | None = None
     reference: str | None = None
+    written: str | None = None
 
 
 def load(path: Path, source: str) -> dict[str, Node]:
@@ -180,4 +182,5 @@ class _Reader:
             items = [self.node(item, item.start_mark.line + 1, depth + 1) for item in node.value]
             return Node(items, origin)
         quoted = node.tag == _TEXT_TAG or (isinstance(node, yaml.ScalarNode) and node.style)
-        return Node(node.value if quoted else resolve(node.value), origin)
+        value = node.value if quoted else resolve(node.value)
+        return Node(value, origin, written=node.value)

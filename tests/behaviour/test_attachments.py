@@ -283,6 +283,20 @@ async def test_a_file_of_the_largest_size_is_taken_and_one_byte_more_is_not(
     assert worst_s() < 0.2
 
 
+async def test_what_came_to_be_imported_cannot_be_shown_to_a_model_beyond_the_usual_size(
+    web: aiohttp.ClientSession, client: Client, upstream: FakeOpenAI
+) -> None:
+    data = BytesIO(b"x" * (ATTACHMENT_BYTES + 1))
+    async with web.post("/api/attachments?for=import&name=all.json", data=data) as response:
+        taken = await response.json()
+    run = await client.chat(parts=[attached(taken["attachment_id"])])
+
+    with pytest.raises(ServerError, match=r"all\.json is larger than 25 MiB") as caught:
+        await run.finished()
+
+    assert (caught.value.code, upstream.requests) == ("attachment_too_large", [])
+
+
 async def test_a_form_and_an_empty_body_are_refused(web: aiohttp.ClientSession) -> None:
     form = aiohttp.FormData()
     form.add_field("file", SMALL, filename="cat.png")

@@ -19,6 +19,7 @@ from sidecar.protocol.mcp import (
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
+    McpServersImport,
     McpServersList,
     McpServerStateChanged,
     McpServerStatus,
@@ -27,6 +28,7 @@ from sidecar.protocol.mcp import (
     McpToolsList,
     ServerEntry,
     ServerPayload,
+    ServersImportPayload,
     ToolsCallPayload,
 )
 from sidecar.protocol.program import ConfigChanged, ConfigGet
@@ -283,3 +285,42 @@ async def test_a_name_is_taken_once(client: Client) -> None:
         await client.request(McpServersAdd, entry())
 
     assert refused.value.code == "conflict"
+
+
+OTHERS = """{
+  // as Claude Desktop has it
+  "mcpServers": {
+    "plain": {"command": "PYTHON", "args": ["SERVER"], "env": {"API_TOKEN": "hush-hush-2"}},
+    "newest": {"command": "npx", "args": ["-y", "some-server"]},
+  }
+}"""
+
+
+async def test_other_programs_servers_are_shown_and_the_accepted_ones_stored(
+    client: Client, tmp_path: Path
+) -> None:
+    text = OTHERS.replace("PYTHON", sys.executable).replace("SERVER", str(PLAIN))
+
+    seen = await client.request(McpServersImport, ServersImportPayload(text=text))
+    assert {item.server: item.env_names for item in seen.items} == {
+        "plain": ("API_TOKEN",),
+        "newest": (),
+    }
+    assert [item.server for item in seen.items if item.warnings] == ["newest"]
+    assert (await client.request(McpServersList)).items == ()
+
+    stored = await client.request(
+        McpServersImport, ServersImportPayload(text=text, accept=("plain",))
+    )
+    [status] = stored.stored
+    assert status.state == "needs_approval"
+    assert "hush-hush-2" not in settings_file(tmp_path).read_text()
+    await approved(client, status)
+    assert (await environment(client))["API_TOKEN"] == "hush-hush-2"
+
+
+async def test_a_server_that_is_not_in_the_text_cannot_be_accepted(client: Client) -> None:
+    with pytest.raises(ServerError) as refused:
+        await client.request(McpServersImport, ServersImportPayload(text=OTHERS, accept=("other",)))
+
+    assert refused.value.code == "not_found"

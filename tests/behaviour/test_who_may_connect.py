@@ -518,6 +518,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         {},
         log_dir=None,
         notes_dir=None,
+        memory_dir=None,
         network=DIRECT,
         vault=Vault(None, Keyring("sidecar", MemoryKeyring), lambda secret: None),
         reveal=no_secrets,

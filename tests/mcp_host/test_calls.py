@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from sidecar.errors import BadRequest, StorageFull
-from sidecar.mcp_host.calls import Clock, bounded, check_arguments, run_call
+from sidecar.mcp_host.calls import bounded, check_arguments, run_call
+from sidecar.mcp_host.clock import Clock, Ticking
 from sidecar.messages import (
     Attachment,
     Hints,
@@ -26,8 +27,6 @@ from tests.support.hosts import faulty, loop_watch, plain, running
 if TYPE_CHECKING:
     from mcp_types import CallToolResult
 
-    from sidecar.mcp_host.calls import Progress
-
 
 def a_tool(name: str, input_schema: JsonObject | None = None) -> Tool:
     return Tool(
@@ -42,7 +41,7 @@ def a_tool(name: str, input_schema: JsonObject | None = None) -> Tool:
     )
 
 
-def ignore(progress: float, total: float | None) -> None:
+def ignore(progress: float, total: float | None, message: str | None) -> None:
     pass
 
 
@@ -96,11 +95,18 @@ async def test_the_bytes_of_media_are_kept() -> None:
         assert (await host.attachments.load(attachment_id)).data == b"12345"
 
 
-class Painting:
-    """A server whose tool gives an image, and one that is not base64."""
+class Server:
+    """What is asked of any: this one never goes away."""
+
+    async def until_decided(self, timeout_s: float) -> None:
+        raise AssertionError("it never went away")
+
+
+class Painting(Server):
+    """One whose tool gives an image, and one that is not base64."""
 
     async def call_tool(
-        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
     ) -> "CallToolResult":
         from mcp_types import CallToolResult, ImageContent
 
@@ -267,21 +273,21 @@ async def test_a_call_over_its_time_is_cancelled_and_says_so() -> None:
         await host.said("cancelled")
 
 
-class Working:
-    """A server whose tool reports progress every `step_s`, and ends after `steps`."""
+class Working(Server):
+    """One whose tool reports progress every `step_s`, and ends after `steps`."""
 
     def __init__(self, steps: int, step_s: float) -> None:
         self.steps = steps
         self.step_s = step_s
 
     async def call_tool(
-        self, tool: Tool, arguments: JsonObject, on_progress: "Progress"
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
     ) -> "CallToolResult":
         from mcp_types import CallToolResult
 
         for step in range(self.steps):
             await asyncio.sleep(self.step_s)
-            on_progress(step, self.steps)
+            ticking.progress(step, self.steps, None)
         return CallToolResult(content=[])
 
 
@@ -299,21 +305,85 @@ async def test_progress_resets_the_idle_clock_but_not_the_total() -> None:
     assert "within 1.5 s" in endless.text
 
 
-async def test_progress_of_a_real_server_arrives() -> None:
-    seen: list[tuple[float, float | None]] = []
+class Asking(Server):
+    """One whose tool takes `silent_s` while a person is asked, twice at once, and then `more_s`."""
+
+    def __init__(self, silent_s: float, more_s: float) -> None:
+        self.silent_s = silent_s
+        self.more_s = more_s
+
+    async def call_tool(
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
+    ) -> "CallToolResult":
+        from mcp_types import CallToolResult
+
+        with ticking.paused():
+            with ticking.paused():
+                pass
+            ticking.progress(1, None, None)
+            await asyncio.sleep(self.silent_s)
+        await asyncio.sleep(self.more_s)
+        return CallToolResult(content=[])
+
+
+async def test_no_clock_runs_while_a_person_is_asked() -> None:
+    clock = Clock(idle_s=0.2, total_s=0.3)
+
+    slow_person = await run_call(Asking(0.5, 0.1), a_tool("ask"), {}, "1", ignore, clock, never)
+    slow_server = await run_call(Asking(0.5, 5), a_tool("ask"), {}, "2", ignore, clock, never)
+
+    assert slow_person.status == "ok"
+    assert slow_server.status == "timeout"
+
+
+class Chattering(Server):
+    """One that tells much of its progress."""
+
+    async def call_tool(
+        self, tool: Tool, arguments: JsonObject, ticking: Ticking
+    ) -> "CallToolResult":
+        from mcp_types import CallToolResult
+
+        self.ticking = ticking
+        for step in range(1000):
+            ticking.progress(step, None, f"step {step}")
+        await self.told.wait()
+        return CallToolResult(content=[])
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+
+
+async def test_of_much_progress_the_first_and_the_newest_are_told_and_none_after_the_end() -> None:
+    server, seen = Chattering(), list[str | None]()
+
+    def note(progress: float, total: float | None, message: str | None) -> None:
+        seen.append(message)
+        if len(seen) == 2:
+            server.told.set()
+
+    await run_call(server, a_tool("chat"), {}, "1", note, Clock(), never)
+    server.ticking.progress(1000, None, "late")
+
+    assert seen == ["step 0", "step 999"]
+
+
+async def test_progress_of_a_real_server_arrives_in_its_words() -> None:
+    seen: list[tuple[float, float | None, str | None]] = []
 
     async with running(s=plain()) as host:
         await host.state("ready")
         async with asyncio.timeout(10):
             result = await host.host.call(
                 host.tool("work"),
-                {"steps": 3, "step_s": 0.02},
+                {"steps": 3, "step_s": 0.2},
                 "1",
-                lambda progress, total: seen.append((progress, total)),
+                lambda *told: seen.append(told),
             )
 
     assert result.text == "worked"
-    assert seen == [(0, 3), (1, 3), (2, 3)]
+    assert seen[0] == (0, 3, "step 0\\u202e")
+    assert [told[0] for told in seen] == sorted(told[0] for told in seen)
 
 
 # ---- the server goes away -------------------------------------------------------------------

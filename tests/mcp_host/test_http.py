@@ -37,7 +37,7 @@ async def test_a_malformed_tool_costs_only_itself_over_http_too() -> None:
     async with http_server() as server, running(s=at(server)) as host:
         await host.state("ready")
 
-        assert [tool.server_name for tool in host.host.tools()] == ["big", "echo"]
+        assert [tool.server_name for tool in host.host.tools()] == ["big", "echo", "read"]
         assert "malformed" in "\n".join(host.host.logs("s", 10))
 
 
@@ -128,16 +128,14 @@ async def test_a_session_lost_in_a_restart_is_opened_again(says: str) -> None:
         await server.stop()
         await server.start()
 
-        first = await host.call("echo", text="one")
-        second = await host.call("echo", text="two")
+        result = await host.call("echo", text="one")
 
-        assert first.status == "error"
-        assert first.text.startswith("The call was not made.")
-        assert (second.status, second.text) == ("ok", "two")
+        assert (result.status, result.text) == ("ok", "one")
+        assert len(server.calls) == 2  # the one that was refused for its session, and this
 
 
 async def test_a_refused_connection_in_mid_session_was_surely_not_delivered() -> None:
-    async with http_server() as server, running(s=at(server)) as host:
+    async with http_server() as server, running(s=at(server, call_timeout_s=0.5)) as host:
         await host.state("ready")
         await server.stop()
 
@@ -150,19 +148,50 @@ async def test_a_refused_connection_in_mid_session_was_surely_not_delivered() ->
         assert result.text.startswith("The call was not made.")
 
 
-async def test_an_answer_that_breaks_off_leaves_the_outcome_unknown() -> None:
-    async def break_off(request: web.Request, message: Json) -> web.StreamResponse | None:
-        if message["method"] != "tools/call":
-            return None
-        response = web.StreamResponse(
-            headers={"Content-Type": "application/json", "Content-Length": "1000"}
-        )
-        await response.prepare(request)
-        await response.write(b'{"jsonrpc": ')
-        assert request.transport is not None
-        request.transport.close()
-        return response
+async def break_off(request: web.Request, message: Json) -> web.StreamResponse | None:
+    """A `before` that begins to answer a call, and then hangs up."""
+    if message["method"] != "tools/call":
+        return None
+    response = web.StreamResponse(
+        headers={"Content-Type": "application/json", "Content-Length": "1000"}
+    )
+    await response.prepare(request)
+    await response.write(b'{"jsonrpc": ')
+    assert request.transport is not None
+    request.transport.close()
+    return response
 
+
+@pytest.mark.parametrize(
+    ("tool", "trusted", "calls"), [("read", True, 2), ("read", False, 1), ("echo", True, 1)]
+)
+async def test_only_a_harmless_call_of_a_trusted_server_is_sent_again_once(
+    tool: str, trusted: bool, calls: int
+) -> None:
+    async with http_server() as server, running(s=at(server, trusted=trusted)) as host:
+        await host.state("ready")
+        server.before = break_off
+
+        result = await host.call(tool)
+
+        assert result.status == "unknown"
+        assert len(server.calls) == calls
+
+
+async def test_a_harmless_call_that_is_sent_again_succeeds() -> None:
+    async def break_off_once(request: web.Request, message: Json) -> web.StreamResponse | None:
+        return await break_off(request, message) if len(server.calls) == 1 else None
+
+    async with http_server() as server, running(s=at(server, trusted=True)) as host:
+        await host.state("ready")
+        server.before = break_off_once
+
+        result = await host.call("read", text="page")
+
+        assert (result.status, result.text) == ("ok", "page")
+
+
+async def test_an_answer_that_breaks_off_leaves_the_outcome_unknown() -> None:
     async with http_server() as server, running(s=at(server)) as host:
         await host.state("ready")
         server.before = break_off

@@ -368,6 +368,6 @@ def test_no_text_takes_long_to_look_at() -> None:
     letters = ("A", "A_", "npm error code ", "'", "set A_", "env variable ", "Cannot find module '")
     for text in letters:
         lines = [text * (4096 // len(text))] * 20
-        began = time.perf_counter()
+        began = time.thread_time()  # whatever else the machine does
         advice_on(lines)
-        assert time.perf_counter() - began < 0.2, text  # 0.02 on an idle machine
+        assert time.thread_time() - began < 0.2, text  # 0.02 on an idle machine

@@ -106,7 +106,7 @@ async def test_the_everything_server_of_npm_over_http() -> None:
                 host.tool("trigger-long-running-operation", "everything"),
                 {"duration": 1, "steps": 4},
                 "1",
-                lambda progress, total: seen.append((progress, total)),
+                lambda progress, total, message: seen.append((progress, total)),
             )
 
         assert echo.text == "Echo: hi"

@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from sidecar.config import McpServerConfig
 from sidecar.errors import Conflict, NotFound
 from sidecar.mcp_host import server
+from tests.support.bridge import TRANSPORTS, modern_over_http, served
 from tests.support.hosts import faulty, is_alive, loop_watch, modern, plain, running, until_dead
 
 
@@ -242,6 +244,65 @@ async def test_changed_tools_of_a_modern_server_are_listed_again_too() -> None:
         assert [change.added for change in host.tool_changes()] == [("grow",), ("new",)]
 
 
+async def test_changed_tools_of_a_modern_server_are_told_over_http_too() -> None:
+    async with modern_over_http() as config, running(s=config) as host:
+        assert (await host.state("ready")).era == "2026-07-28"
+
+        await host.call("grow")
+        await host.until(lambda: len(host.tool_changes()) > 1)
+
+        assert [change.added for change in host.tool_changes()] == [("grow",), ("new",)]
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS[1:])
+async def test_changed_tools_are_listed_again_over_http_too(transport: str) -> None:
+    async with served(transport, "Changing") as config, running(s=config) as host:
+        await host.state("ready")
+
+        await host.call("grow")
+        await host.until(lambda: len(host.tool_changes()) > 1)
+
+        assert host.tool_changes()[1].added == ("new",)
+
+
+async def test_a_server_that_announces_changes_on_and_on_is_asked_less_and_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(server, "REFRESH_S", (0.05, 0.4))
+    async with running(s=faulty("Stormy")) as host:
+        await host.said("listed", times=6)
+
+        listed_at = [float(line.split()[1]) for line in host.host.logs("s", 10)[-6:]]
+        gaps_s = [after - before for before, after in pairwise(listed_at)]
+        assert gaps_s[-2] > 0.35 and gaps_s[-1] > 0.35
+        assert host.status().state == "ready"
+
+
+async def test_a_subscription_that_always_ends_is_opened_less_and_less_often(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sidecar.mcp_host.session.RELISTEN_S", (0.05, 0.4))
+    async with running(s=faulty("Inattentive")) as host:
+        await host.said("listen ", times=6)
+
+        told = [line.split(maxsplit=2) for line in host.host.logs("s", 50) if " [" in line][:6]
+        gaps_s = [float(after[1]) - float(before[1]) for before, after in pairwise(told)]
+        assert gaps_s[-1] > 0.35 and gaps_s[0] < gaps_s[-1]
+        assert {line[2] for line in told} == {"['promptsListChanged', 'toolsListChanged']"}
+        # while it does not listen, it asks
+        assert host.host.logs("s", 50).count("listed") > 1
+
+
+async def test_a_list_that_failed_is_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "RELIST_S", 0.1)
+    async with running(s=faulty("ListsLater")) as host:
+        await host.state("degraded")
+
+        status = await host.state("ready")
+
+        assert (status.error, status.tools > 5) == (None, True)
+
+
 async def test_denied_tools_are_not_offered_and_allowed_ones_are_marked() -> None:
     async with running(s=plain(allow=("echo", "die"), deny=("die",))) as host:
         await host.state("ready")
@@ -438,7 +499,7 @@ async def test_a_call_right_after_a_crash_waits_for_the_restart() -> None:
         echo, die = host.tool("echo"), host.tool("die")
 
         async with asyncio.timeout(20):
-            first = await host.host.call(die, {}, "1", lambda progress, total: None)
-            second = await host.host.call(echo, {"text": "x"}, "2", lambda progress, total: None)
+            first = await host.host.call(die, {}, "1", lambda *progress: None)
+            second = await host.host.call(echo, {"text": "x"}, "2", lambda *progress: None)
 
         assert (first.status, second.status) == ("unknown", "ok")

@@ -7,6 +7,8 @@ import sys
 import threading
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import structlog.testing
@@ -548,6 +550,31 @@ async def test_a_parameter_that_the_server_does_not_take_is_left_out_from_then_o
         assert dropped in first
         assert dropped not in second
         assert kept is None or kept in second
+
+
+async def test_two_first_questions_at_once_both_get_past_a_parameter_that_is_not_taken(
+    upstream: FakeOpenAI, open_it: Open
+) -> None:
+    request = ModelRequest("gpt-4o-mini", [user("Hi")], params=Params(temperature=0.5))
+    complaint = status(400, "Unsupported value: 'temperature' does not support 0.5")
+    both_are_here = asyncio.Event()
+
+    def answer(body: dict[str, Any]) -> Answer:
+        if "temperature" not in body:
+            return text("Hi")
+        if len(upstream.bodies) == 2:
+            both_are_here.set()
+        return replace(complaint, steps=[both_are_here, *complaint.steps])
+
+    upstream.will_choose(answer)
+    provider = open_it()
+
+    async with asyncio.timeout(10):
+        one, other = await asyncio.gather(*(all_of(provider.stream(request)) for _ in range(2)))
+
+    assert isinstance(one[-1], Finished)
+    assert isinstance(other[-1], Finished)
+    assert len(upstream.bodies) == 4
 
 
 async def test_a_value_that_the_server_refuses_is_told_and_not_dropped(

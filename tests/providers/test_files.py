@@ -190,8 +190,14 @@ async def test_a_decompression_bomb_is_refused_unopened(monkeypatch: pytest.Monk
 
 @pytest.mark.parametrize(
     "data",
-    [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", picture("RGB", (300, 300), "PNG")[:5000]],
-    ids=["no head", "no jpeg", "cut"],
+    [
+        b"\x89PNG\r\n\x1a\n",
+        b"\xff\xd8\xff",
+        picture("RGB", (300, 300), "PNG")[:5000],
+        picture("RGB", (80, 60), "PNG")[:5000],
+        picture("RGB", (80, 60), "JPEG")[:1000],
+    ],
+    ids=["no head", "no jpeg", "cut", "small and cut", "small jpeg, cut"],
 )
 async def test_an_image_that_is_broken_is_a_text_that_says_so(data: bytes) -> None:
     mime = "image/jpeg" if data.startswith(b"\xff") else "image/png"

@@ -261,9 +261,9 @@ def test_the_person_is_always_the_first_to_speak() -> None:
     assert contents(user("")) == [silence]
 
 
-@pytest.mark.parametrize(("model", "are_shown"), [(GEMINI, True), ("gemini-2.5-pro", False)])
-def test_the_images_of_a_result_are_inside_of_it_where_the_model_takes_them(
-    model: str, are_shown: bool
+@pytest.mark.parametrize(("model", "are_inside"), [(GEMINI, True), ("gemini-2.5-pro", False)])
+def test_the_images_of_a_result_are_inside_of_it_where_the_model_takes_them_else_after_all(
+    model: str, are_inside: bool
 ) -> None:
     image = MediaContent(type="image", mime="image/png", bytes=3, attachment_id="p")
     given = result("1", "A view.").model_copy(update={"content": (image,)})
@@ -271,9 +271,13 @@ def test_the_images_of_a_result_are_inside_of_it_where_the_model_takes_them(
 
     sent = contents(user("Look"), said, model=model, files={"p": Native("image/png", "AAAA")})
 
-    shown: Any = {"parts": [{"inlineData": {"mimeType": "image/png", "data": "AAAA"}}]}
-    seen = wire_result("A view.", **shown) if are_shown else wire_result("A view.")
-    assert sent[-1] == user_turn(seen, wire_result("b"))
+    shown: Any = {"inlineData": {"mimeType": "image/png", "data": "AAAA"}}
+    if are_inside:
+        expected = [wire_result("A view.", parts=[shown]), wire_result("b")]
+    else:
+        after = [{"text": "What s_f gave:"}, shown]
+        expected = [wire_result("A view."), wire_result("b"), *after]
+    assert sent[-1] == user_turn(*expected)
     for turn in sent:
         types.Content.model_validate(turn)
 

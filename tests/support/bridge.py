@@ -7,6 +7,7 @@ ends takes its session along. `start` and `stop` are the server's life; its port
 import asyncio
 import contextlib
 import json
+import socket
 import ssl
 import sys
 from collections.abc import AsyncIterator
@@ -212,3 +213,22 @@ async def served(
         yield McpServerConfig.model_validate(
             {"url": server.url, "transport": transport, **settings}
         )
+
+
+@contextlib.asynccontextmanager
+async def modern_over_http() -> AsyncIterator[McpServerConfig]:
+    """The entry of `servers/modern.py`; it may not listen yet."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "tests.support.servers.modern", str(port)),
+        cwd=PROJECT,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        yield McpServerConfig(url=f"http://127.0.0.1:{port}/mcp")
+    finally:
+        process.kill()
+        await process.wait()

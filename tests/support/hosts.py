@@ -72,6 +72,7 @@ class WatchedHost:
         servers: dict[str, McpServerConfig],
         log_dir: Path | None,
         notes_dir: Path | None,
+        memory_dir: Path | None,
         network: Network,
         vault: Vault | None,
     ) -> None:
@@ -83,6 +84,7 @@ class WatchedHost:
             servers,
             log_dir=log_dir,
             notes_dir=notes_dir,
+            memory_dir=memory_dir,
             network=network,
             vault=vault or Vault(None, Keyring("test", MemoryKeyring), redact_value),
             reveal=no_secrets,
@@ -137,7 +139,7 @@ class WatchedHost:
     async def call(self, name: str, server: str = "s", **arguments: Any) -> ToolResultPart:
         async with asyncio.timeout(3 * PATIENCE_S):
             return await self.host.call(
-                self.tool(name, server), arguments, "call-1", lambda progress, total: None
+                self.tool(name, server), arguments, "call-1", lambda *progress: None
             )
 
 
@@ -146,12 +148,13 @@ async def running(
     *,
     log_dir: Path | None = None,
     notes_dir: Path | None = None,
+    memory_dir: Path | None = None,
     network: Network = DIRECT,
     vault: Vault | None = None,
     **servers: McpServerConfig,
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir, notes_dir, network, vault)
+    watched = WatchedHost(servers, log_dir, notes_dir, memory_dir, network, vault)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched

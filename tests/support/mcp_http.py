@@ -13,7 +13,7 @@ Answer = Callable[[web.Request, Json], Awaitable[web.StreamResponse | None]]
 
 
 class HttpServer:
-    """Handshake of 2025-11-25 with session ids; `echo` and `big` are its tools.
+    """Handshake of 2025-11-25 with session ids; `echo`, `read` and `big` are its tools.
 
     `before(request, message)` may answer in its place; `calls` are the tool calls that it got.
     """
@@ -70,13 +70,15 @@ class HttpServer:
         if "id" not in message:
             return web.Response(status=202)
         if message["method"] == "tools/list":
-            return reply(message, {"tools": [_tool("echo"), _tool("big"), {"name": "malformed"}]})
+            read = {**_tool("read"), "annotations": {"readOnlyHint": True}}
+            listed = [_tool("echo"), read, _tool("big"), {"name": "malformed"}]
+            return reply(message, {"tools": listed})
         return await self._call(request, message)
 
     async def _call(self, request: web.Request, message: Json) -> web.StreamResponse:
         arguments = message["params"].get("arguments") or {}
         result = text(str(arguments.get("text")))
-        if message["params"]["name"] == "echo":
+        if message["params"]["name"] in ("echo", "read"):
             return reply(message, result)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)

@@ -224,16 +224,23 @@ def _said(step: Step, files: Files, must_sign: bool) -> list[JsonObject]:
 def _answers(
     step: Step, said: Sequence[JsonObject], files: Files, takes_images: bool
 ) -> list[JsonObject]:
-    """One for each call of what the model `said`, in their order, under the calls' own names."""
+    """One for each call of what the model `said`, in their order, under the calls' own names.
+
+    Images are inside of them where the model `takes_images` there, else they come after all.
+    """
     calls = [jsons.fields(part["functionCall"]) for part in said if "functionCall" in part]
     answers: list[JsonObject] = []
+    shown: list[JsonObject] = []
     for call, (_, result) in zip(calls, step.answers(), strict=True):
         response: JsonObject = {name: call[name] for name in ("name", "id") if name in call}
         response["response"] = {"result" if result.status == "ok" else "error": result.text}
-        if takes_images and (images := pictures(result, files)):
-            response["parts"] = [_inline(image) for image in images]
+        images = [_inline(image) for image in pictures(result, files)]
+        if images and takes_images:
+            response["parts"] = [*images]
+        elif images:
+            shown += [{"text": f"What {call['name']} gave:"}, *images]
         answers.append({"functionResponse": response})
-    return answers
+    return [*answers, *shown]
 
 
 def _inline(file: Native) -> JsonObject:

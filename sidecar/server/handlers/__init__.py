@@ -35,6 +35,7 @@ from sidecar.protocol.mcp import (
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
+    McpServersImport,
     McpServersList,
     McpServersListResult,
     McpServersLogs,
@@ -129,6 +130,8 @@ class Handlers:
                 return await services.entries.add(added)
             case McpServersUpdate(payload=replaced):
                 return await services.entries.update(replaced)
+            case McpServersImport(payload=others):
+                return await services.entries.import_text(others)
             case McpServersApprove(payload=agreed):
                 return await services.entries.approve(agreed.server, agreed.fingerprint)
             case McpServersDelete(payload=server):

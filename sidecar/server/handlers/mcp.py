@@ -100,5 +100,5 @@ def _tool(source: ToolSource, call: ToolsCallPayload) -> Tool:
     )
 
 
-def _no_progress(progress: float, total: float | None) -> None:
+def _no_progress(progress: float, total: float | None, message: str | None) -> None:
     """Nobody follows a direct call."""

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 from tests.support.servers.plain import Json, Plain, text, tool
@@ -194,6 +195,90 @@ class AnswersAndExits(Plain):
     def call_die(self, arguments: Json) -> None:
         self.send({"id": self.request_id, "result": text("my last words")})
         os._exit(0)
+
+
+class ListsLater(Plain):
+    """Its first list is none."""
+
+    lists = 0
+
+    def on_tools_list(self, params: Json) -> Json | None:
+        self.lists += 1
+        return super().on_tools_list(params) if self.lists > 1 else {"tools": "soon"}
+
+
+class Stormy(Plain):
+    """Announces changes on and on, and says when it is asked for them."""
+
+    def on_tools_list(self, params: Json) -> Json | None:
+        self.say(f"listed {time.monotonic()}")
+        return super().on_tools_list(params)
+
+    def on_notification(self, method: str, params: Json) -> None:
+        threading.Thread(target=self.storm, daemon=True).start()
+
+    def storm(self) -> None:
+        while True:
+            self.notify("notifications/tools/list_changed")
+            time.sleep(0.005)
+
+
+class Inattentive(Plain):
+    """Of the revision 2026-07-28; every subscription is over at once."""
+
+    def on_server_discover(self, params: Json) -> Json:
+        return {
+            "resultType": "complete",
+            "supportedVersions": ["2026-07-28"],
+            "capabilities": {"tools": {"listChanged": True}, "prompts": {"listChanged": True}},
+            "ttlMs": 0,
+            "cacheScope": "private",
+        }
+
+    def on_subscriptions_listen(self, params: Json) -> Json:
+        self.say(f"listen {time.monotonic()} {sorted(params['notifications'])}")
+        return {"resultType": "complete"}
+
+    def on_tools_list(self, params: Json) -> Json | None:
+        self.say("listed")
+        listed = {"resultType": "complete", "ttlMs": 0, "cacheScope": "private"}
+        return {**listed, "tools": [tool("echo")]}
+
+
+class Held(Plain):
+    """Does not begin before the file HOLD is gone; its version is VERSION, and its tool says so."""
+
+    def serve(self) -> None:
+        while os.path.exists(os.environ["HOLD"]):
+            time.sleep(0.01)
+        super().serve()
+
+    def on_unknown(self, message: Json) -> None:
+        self.say(f"unknown method {message['method']}")
+        super().on_unknown(message)
+
+    def on_initialize(self, params: Json) -> Json:
+        info = {"name": "held", "version": os.environ["VERSION"]}
+        return {**super().on_initialize(params), "serverInfo": info}
+
+    def on_tools_list(self, params: Json) -> Json:
+        echo = tool("echo", description=f"of version {os.environ['VERSION']}")
+        return {"tools": [echo, tool("die"), tool("work")]}
+
+
+class WantsProbe(Plain):
+    """Ends on a handshake that no probe came before."""
+
+    was_probed = False
+
+    def on_unknown(self, message: Json) -> None:
+        self.was_probed = True
+        super().on_unknown(message)
+
+    def on_initialize(self, params: Json) -> Json:
+        if not self.was_probed:
+            sys.exit(1)
+        return super().on_initialize(params)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,9 @@
-"""A server of the 2026-07-28 revision, by the SDK, whose tools change when `grow` is called."""
+"""A server of the 2026-07-28 revision, by the SDK, whose tools change when `grow` is called.
+
+Over HTTP where it is given a port.
+"""
+
+import sys
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
@@ -14,4 +19,7 @@ async def grow(context: Context) -> str:
 
 
 if __name__ == "__main__":
-    server.run("stdio")
+    if len(sys.argv) > 1:
+        server.run("streamable-http", host="127.0.0.1", port=int(sys.argv[1]))
+    else:
+        server.run("stdio")

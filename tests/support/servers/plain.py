@@ -104,9 +104,13 @@ class Plain:
         """Tells of its progress; `steps` and `step_s`."""
         for step in range(arguments["steps"]):
             time.sleep(arguments["step_s"])
+            how_far = {
+                "progress": step,
+                "total": arguments["steps"],
+                "message": f"step {step}\u202e",
+            }
             token = self.meta["progressToken"]
-            total = arguments["steps"]
-            self.notify("notifications/progress", progressToken=token, progress=step, total=total)
+            self.notify("notifications/progress", progressToken=token, **how_far)
         return text("worked")
 
     def call_big(self, arguments: Json) -> Json | None:
