@@ -28,6 +28,7 @@ from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
+from sidecar.mcp_host.vault import Vault
 from sidecar.paths import Folders
 from sidecar.protocol.program import ConfigChanged, ConfigRevision, ServerShutdown, ShutdownNotice
 from sidecar.providers.base import Params
@@ -50,6 +51,7 @@ from sidecar.store.rules import Rules
 
 DEMO_SERVER = "demo"
 DATABASE = "conversations.db"
+TOKENS = "mcp-tokens.sealed"
 HOST_CLOSE_S = 5.0  # of SHUTDOWN_S, for the MCP servers; after it their processes are killed
 TIDY_AFTER_S = 60.0  # nobody waits for it
 UNSHOWN_KEPT_S = 24 * 60 * 60.0  # what was sent and became no part of a message
@@ -191,6 +193,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         notes_dir=world.folders.data / "mcp-running",
         memory_dir=world.folders.data / "mcp-known" if is_kept else None,
         network=network,
+        vault=Vault(kept_in and kept_in / TOKENS, world.keyring, world.redact),
         reveal=partial(_revealed, world.keyring, world.redact),
         save=attachments.save,
         emit=events.publish,

@@ -227,6 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     logs = mcp.add_parser("logs", parents=[settings, demo], help="a server's last lines of stderr")
     logs.add_argument("server")
     logs.set_defaults(run=_mcp_logs)
+    authorize = mcp.add_parser(
+        "authorize", parents=[settings], help="sign in to a server, or out of it"
+    )
+    authorize.add_argument("server")
+    authorize.add_argument("--revoke", action="store_true", help="sign out")
+    authorize.set_defaults(run=_mcp_authorize)
     imported = mcp.add_parser(
         "import", parents=[settings], help="servers from another program's settings"
     )
@@ -775,6 +781,13 @@ def _mcp_approve(arguments: argparse.Namespace) -> int:
     return asyncio.run(
         _with_client(arguments, lambda client: approve_server(client, arguments.server))
     )
+
+
+def _mcp_authorize(arguments: argparse.Namespace) -> int:
+    from sidecar.terminal import sign_in, sign_out
+
+    run = sign_out if arguments.revoke else sign_in
+    return asyncio.run(_with_client(arguments, lambda client: run(client, arguments.server)))
 
 
 async def _with_client(

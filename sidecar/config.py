@@ -103,6 +103,24 @@ def _sendable(headers: dict[str, str]) -> dict[str, str]:
     return headers
 
 
+def _metadata_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "https" or parts.path in ("", "/"):
+        raise ValueError("a client metadata document has an https address with a path")
+    return url
+
+
+def _redirect_uri(url: str) -> str:
+    parts = urlsplit(url)
+    is_plain = not (parts.query or parts.fragment or "@" in parts.netloc)
+    if not (parts.scheme == "http" and is_loopback(parts.hostname) and parts.port and is_plain):
+        raise ValueError(
+            "the browser comes back to this machine: an http address of it with a port, as in "
+            "http://127.0.0.1:33418/callback"
+        )
+    return url
+
+
 def is_loopback(host: str | None) -> bool:
     """Whether a host is this machine, by its name or address alone."""
     try:
@@ -122,6 +140,7 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Url = Annotated[str, AfterValidator(_http_url)]
 ProxyUrl = Annotated[str, AfterValidator(proxy_url)]
 Headers = Annotated[dict[str, str], AfterValidator(_sendable)]
+Scope = Annotated[str, Field(pattern=r"^[\x21\x23-\x5b\x5d-\x7e]+$")]  # RFC 6749
 LocalPath = Annotated[str, AfterValidator(_home_expanded)]
 """A path, a command or an argument; a leading `~/` is expanded."""
 
@@ -187,6 +206,27 @@ class ProviderConfig(Section):
         return self
 
 
+class OAuthConfig(Section):
+    """As whom a server that asks for authorization knows us; by default it is asked to register us.
+
+    That was done beforehand for a `client_id`, and is not needed for a `client_metadata_url`.
+    """
+
+    client_id: str | None = None
+    client_secret: str | None = Field(default=None, repr=False)
+    client_metadata_url: Annotated[Url, AfterValidator(_metadata_url)] | None = None
+    redirect_uri: Annotated[Url, AfterValidator(_redirect_uri)] | None = None
+    scopes: tuple[Scope, ...] | None = None
+
+    @model_validator(mode="after")
+    def _complete(self) -> "OAuthConfig":
+        if self.client_secret is not None and self.client_id is None:
+            raise ValueError("a client_secret belongs to a client_id")
+        if self.client_id is not None and self.client_metadata_url is not None:
+            raise ValueError("either client_id or client_metadata_url says who we are, not both")
+        return self
+
+
 class McpServerConfig(Section):
     """One entry of `mcp.servers`: `command` for stdio, `url` for HTTP; exactly one of them."""
 
@@ -197,6 +237,7 @@ class McpServerConfig(Section):
     url: Url | None = None
     transport: Literal["auto", "http", "sse"] = "auto"
     headers: Headers = Field(default_factory=dict, repr=False)
+    oauth: OAuthConfig = OAuthConfig.model_construct()
     trusted: bool = False
     enabled: bool = True
     connect_timeout_s: Seconds | None = None
@@ -212,6 +253,8 @@ class McpServerConfig(Section):
     def _complete(self) -> "McpServerConfig":
         if (self.command is None) == (self.url is None):
             raise ValueError("a server has either a command or a url")
+        if self.command is not None and "oauth" in self.model_fields_set:
+            raise ValueError("oauth is for servers with a url; a command gets its secrets in env")
         if self.url is None and self.transport != "auto":
             raise ValueError("transport is for a url; a command is spoken to over its pipes")
         if self.idle_stop_s is not None and self.start == "eager":

@@ -11,7 +11,6 @@ import json
 import os
 import stat
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -23,6 +22,7 @@ import structlog
 
 from sidecar import processes
 from sidecar.errors import AlreadyRunning, ConfigInvalid, SidecarError
+from sidecar.private_file import write_private
 
 LOCK = "sidecar.lock"  # stays there, empty: to remove it would let two processes lock two files
 DISCOVERY = "sidecar.json"
@@ -136,7 +136,7 @@ def this_process(url: str, http: str, token: str, version: str) -> Instance:
 def published(folder: Path, instance: Instance) -> Iterator[None]:
     """Others can `find` it inside the context. Only for who holds the lock."""
     try:
-        _write(folder / DISCOVERY, json.dumps(asdict(instance)).encode())
+        write_private(folder / DISCOVERY, json.dumps(asdict(instance)).encode())
     except OSError as error:
         log.warning("discovery_file_not_written", folder=str(folder), reason=error.strerror)
     try:
@@ -174,18 +174,6 @@ def find(folder: Path) -> Instance | None:
         if not _is_loopback(address):
             raise _untrusted(file, f"{address} is no literal address of this machine")
     return instance if processes.is_running(instance.pid, instance.started_at) else None
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all; the temporary file is made with 0600."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            target.write(data)
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise
 
 
 def _read(file: Path) -> bytes:

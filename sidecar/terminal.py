@@ -36,7 +36,9 @@ from sidecar.protocol.chunks import (
 )
 from sidecar.protocol.mcp import (
     ApprovePayload,
+    AuthorizePayload,
     McpServersApprove,
+    McpServersAuthorize,
     McpServersImport,
     McpServersList,
     McpServersLogs,
@@ -160,6 +162,38 @@ async def approve_server(client: Client, server: str) -> int:
     agreed = ApprovePayload(server=server, fingerprint=status.fingerprint)
     print((await client.request(McpServersApprove, agreed)).state)
     return 0
+
+
+async def sign_in(client: Client, server: str) -> int:
+    """Show where, and wait until the server can be used, or says why it still cannot."""
+    await _settled(client)
+    before = await _status(client, server)
+    begin = AuthorizePayload(server=server)
+    invitation = await client.request(McpServersAuthorize, begin)
+    _note("Open this in your browser; it leads back here:")
+    print(invitation.url, flush=True)
+    while (now := await _status(client, server)) == before or _is_starting(now):
+        await client.event(McpServerStateChanged)
+    if now is None or now.error:
+        _note(visible(now.error or "") if now else f"{server} was deleted.")
+        return FAILED
+    _note(f"{server} is {now.state}.")
+    return 0
+
+
+def _is_starting(status: McpServerStatus | None) -> bool:
+    return status is not None and status.state == "starting"
+
+
+async def sign_out(client: Client, server: str) -> int:
+    await client.request(McpServersAuthorize, AuthorizePayload(server=server, action="revoke"))
+    _note(f"Signed out of {server}.")
+    return 0
+
+
+async def _status(client: Client, server: str) -> McpServerStatus | None:
+    servers = (await client.request(McpServersList)).items
+    return next((each for each in servers if each.server == server), None)
 
 
 async def call_tool(client: Client, server: str, name: str, arguments: JsonObject) -> int:

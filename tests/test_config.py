@@ -421,6 +421,13 @@ def test_a_leading_tilde_is_the_home_folder(
          "header X-Title must be one line of ASCII characters."),
         ('mcp: {servers: {one: {url: "http://b", headers: {X-Key: "a\\n"}}}}', "line 1: "
          "mcp.servers.one.headers: the header X-Key must be one line of ASCII characters."),
+        ("mcp: {servers: {one: {command: a, oauth: {}}}}", "line 1: mcp.servers.one: oauth is for "
+         "servers with a url; a command gets its secrets in env."),
+        ('mcp: {servers: {one: {url: "http://b", oauth: {client_secret: s}}}}', "line 1: "
+         "mcp.servers.one.oauth: a client_secret belongs to a client_id."),
+        ('mcp: {servers: {one: {url: "http://b", oauth: {redirect_uri: "http://b:1/"}}}}',
+         "line 1: mcp.servers.one.oauth.redirect_uri: the browser comes back to this machine: an "
+         "http address of it with a port, as in http://127.0.0.1:33418/callback."),
         ("network: {proxy: 'socks5://kim:secret@h:1'}", "line 1: network.proxy: only http and "
          "https proxies serve, as in http://proxy.example.com:3128."),
         ("network: {proxy: 'http://h:port'}", "line 1: network.proxy: only http and https proxies "
@@ -679,6 +686,7 @@ SECRETS = """
           args: [run, -e, GITHUB_TOKEN=HIDDEN-17, -e, PLAIN=HIDDEN-18, --env=OTHER=HIDDEN-19,
                  -e, FROM_OUTSIDE, MY_SECRET=HIDDEN-20, "postgres://u:HIDDEN-21@h/db", image]
         two: {url: "https://h/mcp?key=HIDDEN-11", headers: {Authorization: Bearer HIDDEN-12}}
+        three: {url: "https://h/mcp", oauth: {client_id: me, client_secret: HIDDEN-22}}
     """
 
 

@@ -10,6 +10,7 @@ from yarl import URL
 
 from sidecar.errors import McpAuthRequired, McpCrashed, McpError, McpStartFailed, McpTimeout
 from sidecar.mcp_host.catalogue import cut
+from sidecar.mcp_host.challenge import Challenge
 from sidecar.mcp_host.known_causes import advice_on
 from sidecar.redaction import redact
 
@@ -50,7 +51,7 @@ def stdio_failure(
     elif was_ready:
         said = "closed its output."
     else:
-        said = f"could not be connected to: {_reason(error)}."
+        said = f"could not be connected to: {reason(error)}."
     lines = [*stderr, *(f"on stdout: {line}" for line in junk)]
     return kind(
         f"The MCP server {server} {said} {_advice(server, stderr)}".strip(),
@@ -65,22 +66,18 @@ def http_failure(
     *,
     was_ready: bool,
     status: int | None,
-    challenge: str | None,
+    challenge: Challenge | None,
+    advice: str,
     fault: str | None,
     error: Exception | None,
 ) -> McpError:
+    """`advice` is what to do about a challenge."""
     origin = URL(url).origin()  # the rest of it often has a key
-    if challenge is not None:
-        return McpAuthRequired(
-            f"The MCP server {server} at {origin} wants to know who is asking (HTTP 401). "
-            "Put its token into `headers`, as `Authorization: Bearer …`, and restart it.",
-            server=server,
-            http_status=401,
-            detail=challenge or None,
-        )
+    if challenge is not None and (challenge.status == 401 or not was_ready):
+        return unauthorized(server, f"{server} at {origin}", challenge, advice)
     if was_ready:
         return McpCrashed(
-            f"The connection to the MCP server {server} is lost: {fault or _reason(error)}.",
+            f"The connection to the MCP server {server} is lost: {fault or reason(error)}.",
             server=server,
         )
     if fault is not None:
@@ -97,9 +94,29 @@ def http_failure(
             http_status=status,
         )
     return McpStartFailed(
-        f"The MCP server {server} could not be connected to: {_reason(error)}. Check `url`.",
+        f"The MCP server {server} could not be connected to: {reason(error)}. Check `url`.",
         server=server,
         http_status=status,
+    )
+
+
+def unauthorized(server: str, where: str, challenge: Challenge, advice: str) -> McpAuthRequired:
+    wish = "wants more permission" if challenge.wants_more else "wants to know who is asking"
+    return McpAuthRequired(
+        f"The MCP server {where} {wish} (HTTP {challenge.status}). {advice}",
+        server=server,
+        http_status=challenge.status,
+        detail=cut(challenge.header, DETAIL_BYTES) or None,
+    )
+
+
+def not_enough(server: str, challenge: Challenge) -> McpStartFailed:
+    return McpStartFailed(
+        f"The MCP server {server} was given the permission that it wants, and wants it still "
+        "(HTTP 403). Whoever runs it must put that right; or sign in to it as somebody else.",
+        server=server,
+        http_status=challenge.status,
+        detail=cut(challenge.header, DETAIL_BYTES) or None,
     )
 
 
@@ -112,7 +129,7 @@ def leaves(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-def _reason(error: Exception | None) -> str:
+def reason(error: Exception | None) -> str:
     if error is None:
         return "the connection was closed"
     first = next(leaves(error))

@@ -72,13 +72,15 @@ class Entries:
         return await self._write(entry, self._entry(entry.server))
 
     async def delete(self, name: str) -> None:
-        """With its secrets. Raises NotFound and Conflict."""
+        """With its secrets, and signed out. Raises NotFound and Conflict."""
         self._entry(name)
-        secrets = references(name, self._settings.now.config.mcp.servers[name])
+        config = self._settings.now.config.mcp.servers[name]
+        secrets = references(name, config)
         await self._settings.change(lambda top: _drop(_servers(top, name), name))
         for secret in secrets.values():
             await self._forget(secret)
         await self._host.gone(name, SETTLED_S)
+        await self._host.sign_out(name, config)
 
     async def enable(self, name: str, *, is_enabled: bool) -> McpServerStatus:
         """Raises NotFound and Conflict."""

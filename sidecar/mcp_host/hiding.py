@@ -30,6 +30,7 @@ def _values(config: McpServerConfig) -> Iterator[str]:
     for value in config.headers.values():
         yield value
         yield value.partition(" ")[2]  # the token after its scheme
+    yield config.oauth.client_secret or ""
     if config.url is not None:
         parts = urlsplit(config.url)
         yield from (parts.username or "", parts.password or "", parts.query)

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from sidecar.chat.base import OnProgress
 from sidecar.config import McpServerConfig
-from sidecar.errors import NotFound
+from sidecar.errors import Conflict, NotFound
+from sidecar.mcp_host.authorizing import Authorizing, Invitation
 from sidecar.mcp_host.calls import Save, check_arguments, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.clock import RECONNECT_S, Clock
@@ -22,6 +23,7 @@ from sidecar.mcp_host.memory import Memory
 from sidecar.mcp_host.run_notes import RunNotes, sweep
 from sidecar.mcp_host.secrets import Reveal
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
+from sidecar.mcp_host.vault import Vault
 from sidecar.messages import JsonObject, Tool, ToolResultPart
 from sidecar.protocol.base import TOOL_CALLS
 from sidecar.protocol.mcp import (
@@ -48,6 +50,7 @@ class Host:
         notes_dir: Path | None,
         memory_dir: Path | None,
         network: Network,
+        vault: Vault,
         reveal: Reveal,
         save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
@@ -56,8 +59,8 @@ class Host:
 
         `notes_dir` has the notes of the servers that run, also of those of killed processes,
         `memory_dir` what is known of a server from one run to the next.
-        `reveal` knows the secrets that entries refer to. `save` keeps the media of results and
-        returns their attachment_id.
+        `vault` has what authorization servers gave us, `reveal` knows the secrets that entries
+        refer to. `save` keeps the media of results and returns their attachment_id.
         """
         self._save = save
         self._emit = emit
@@ -66,6 +69,7 @@ class Host:
         self._memory = Memory(memory_dir)
         self._log_dir = log_dir
         self._network = network
+        self._vault = vault
         self._reveal = reveal
         self._servers: dict[str, McpServer] = {}
         self._wanted = dict(servers)
@@ -146,6 +150,7 @@ class Host:
             config,
             log_file,
             self._network,
+            self._vault,
             self._reveal,
             self._guardian,
             self._memory,
@@ -203,6 +208,30 @@ class Host:
         server = self._server(name)
         await server.restart()
         return server.snapshot.status
+
+    async def authorize(self, name: str) -> Invitation:
+        """Begin to sign in. Raises NotFound, Conflict, and McpAuthRequired when that fails."""
+        server = self._server(name)
+        if server.snapshot.status.state == "needs_approval":
+            raise Conflict(f"The MCP server {name} waits for your approval; then sign in to it.")
+        return await server.authorizing.begin()
+
+    async def cancel_authorizing(self, name: str) -> None:
+        """Raises NotFound."""
+        await self._server(name).authorizing.cancel()
+
+    async def revoke(self, name: str) -> None:
+        """Sign out, and connect again as nobody. Raises NotFound and Conflict."""
+        server = self._server(name)
+        if await server.authorizing.revoke() and server.config.enabled:
+            await server.restart()
+
+    async def sign_out(self, name: str, config: McpServerConfig) -> None:
+        """Of a server that is deleted, unless another entry leads to the same."""
+        is_shared = any(other.url == config.url for other in self._wanted.values())
+        authorizing = Authorizing(name, config, self._vault, self._network.way_to)
+        if authorizing.is_possible and not is_shared:
+            await authorizing.revoke()
 
     def logs(self, name: str, limit: int) -> tuple[str, ...]:
         """The last lines of its stderr, oldest first. Raises NotFound."""

@@ -18,6 +18,8 @@ import httpx2
 from mcp.client.streamable_http import MCP_SESSION_ID, streamable_http_client
 from mcp_types import INTERNAL_ERROR
 
+from sidecar.mcp_host.challenge import Challenge
+
 if TYPE_CHECKING:
     from mcp.client._transport import TransportStreams
 
@@ -37,17 +39,27 @@ LOST = f"lost {secrets.token_hex()}"
 class HttpWatch:
     """What the last exchanges showed. `on_loss` is called when this session is of no more use."""
 
-    def __init__(self, on_loss: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        on_loss: Callable[[], None],
+        on_more_wanted: Callable[[Challenge], None] | None = None,
+    ) -> None:
+        """`on_more_wanted` is told when a request needs more than our token may do."""
         self.status: int | None = None
-        self.challenge: str | None = None
+        self.challenge: Challenge | None = None
         self.fault: str | None = None
         self._on_loss = on_loss
+        self._on_more_wanted = on_more_wanted
 
     def answered(self, response: httpx2.Response) -> None:
         self.status = response.status_code
-        if response.status_code == 401:
-            self.challenge = response.headers.get("www-authenticate", "")
+        said = challenge_of(response)
+        if said.status == 401:
+            self.challenge = said
             self._on_loss()
+        elif said.wants_more and self._on_more_wanted is not None:
+            self.challenge = said
+            self._on_more_wanted(said)
 
     def lost(self, fault: str) -> None:
         self.fault = fault
@@ -62,6 +74,7 @@ class Way:
     headers: Mapping[str, str] = field(repr=False)
     tls: ssl.SSLContext | None
     proxy: str | None = field(repr=False)
+    auth: httpx2.Auth | None = field(repr=False)
 
 
 def open_client(way: Way, watch: HttpWatch) -> "WatchedClient":
@@ -72,9 +85,8 @@ def open_client(way: Way, watch: HttpWatch) -> "WatchedClient":
         headers={**way.headers, "accept-encoding": "identity"},
         # how long an answer may take is the call's own clock
         timeout=httpx2.Timeout(None, connect=CONNECT_S, write=WRITE_S),
-        verify=way.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
-        proxy=None if way.proxy is None else _proxy(way.proxy, way.tls),
-        trust_env=False,
+        **way_options(way.tls, way.proxy),
+        auth=way.auth,
     )
 
 
@@ -105,7 +117,9 @@ class WatchedClient(httpx2.AsyncClient):
             response = await super().send(request, stream=True, **options)
             self._watch.answered(response)
             if not _is_of(response, "text/event-stream"):
-                response.stream = _Capped(response.stream, partial(self._broke_off, request))
+                response.stream = Capped(
+                    response.stream, BODY_BYTES, partial(self._broke_off, request)
+                )
             refusal = await self._refused(request, response)
         except httpx2.TransportError as error:
             return self._failed(request, error)
@@ -126,6 +140,8 @@ class WatchedClient(httpx2.AsyncClient):
             return None
         if response.status_code == 401:
             return _refusal(request, "It asks for authorization (HTTP 401).", NOT_DELIVERED)
+        if challenge_of(response).wants_more:
+            return _refusal(request, "It wants more permission (HTTP 403).", NOT_DELIVERED)
         if await _is_session_lost(request, response):
             self._watch.lost("it has forgotten our session, as after a restart")
             return _refusal(request, "It had lost our session; call again.", NOT_DELIVERED)
@@ -144,6 +160,10 @@ class WatchedClient(httpx2.AsyncClient):
         if request.method == "POST" or SESSION in request.extensions:
             self._watch.lost(reason)
         return reason
+
+
+def challenge_of(response: httpx2.Response) -> Challenge:
+    return Challenge(response.status_code, response.headers.get("www-authenticate", ""))
 
 
 async def _is_session_lost(request: httpx2.Request, response: httpx2.Response) -> bool:
@@ -168,11 +188,17 @@ def _refusal(request: httpx2.Request, message: str, mark: str | None = None) -> 
     )
 
 
-class _Capped(httpx2.AsyncByteStream):
+class Capped(httpx2.AsyncByteStream):
     """A body that ends with an error instead of filling the memory."""
 
-    def __init__(self, stream: Any, broke_off: Callable[[httpx2.TransportError], object]) -> None:
+    def __init__(
+        self,
+        stream: Any,
+        max_bytes: int,
+        broke_off: Callable[[httpx2.TransportError], object] = lambda error: None,
+    ) -> None:
         self._stream = stream
+        self._max_bytes = max_bytes
         self._broke_off = broke_off
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -180,8 +206,9 @@ class _Capped(httpx2.AsyncByteStream):
         try:
             async for chunk in self._stream:
                 size += len(chunk)
-                if size > BODY_BYTES:
-                    raise httpx2.StreamError(f"the body has more than {BODY_BYTES // 2**20} MiB")
+                if size > self._max_bytes:
+                    limit = f"{self._max_bytes // 2**20} MiB"
+                    raise httpx2.StreamError(f"the body has more than {limit}")
                 yield chunk
         except httpx2.TransportError as error:
             self._broke_off(error)
@@ -189,6 +216,15 @@ class _Capped(httpx2.AsyncByteStream):
 
     async def aclose(self) -> None:
         await self._stream.aclose()
+
+
+def way_options(tls: ssl.SSLContext | None, proxy: str | None) -> dict[str, Any]:
+    """What a client is made with to go this way, and no other that the environment names."""
+    return {
+        "verify": tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+        "proxy": None if proxy is None else _proxy(proxy, tls),
+        "trust_env": False,
+    }
 
 
 def _proxy(url: str, tls: ssl.SSLContext | None) -> httpx2.Proxy:

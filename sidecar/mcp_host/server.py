@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Never
 from urllib.parse import urlsplit
 
 import structlog
@@ -31,7 +31,9 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.mcp_host import diagnosis
+from sidecar.mcp_host.authorizing import Authorizing
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
+from sidecar.mcp_host.challenge import Challenge
 from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.environment import Launch, resolve
@@ -41,6 +43,7 @@ from sidecar.mcp_host.memory import Known, Memory, Mode
 from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.stderr import ServerLog
 from sidecar.mcp_host.stdio import ServerProcess, StdioTransport, open_process
+from sidecar.mcp_host.vault import Vault
 from sidecar.mcp_host.warnings import warnings
 from sidecar.messages import ErrorInfo, JsonObject, Tool, now
 from sidecar.protocol.frames import error_info
@@ -86,6 +89,11 @@ class Network:
     tls: Callable[[], Awaitable["ssl.SSLContext"]]
     proxy: Callable[[str], Awaitable[str | None]]
 
+    async def way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
+        proxy = await self.proxy(url)
+        is_tls = "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme)
+        return await self.tls() if is_tls else None, proxy
+
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
@@ -102,6 +110,7 @@ class McpServer:
         config: McpServerConfig,
         log_file: Path | None,
         network: Network,
+        vault: Vault,
         reveal: Reveal,
         guardian: Guardian,
         memory: Memory,
@@ -125,9 +134,11 @@ class McpServer:
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._warnings = warnings(config)
+        self.authorizing = Authorizing(name, config, vault, network.way_to, self._sign_in_ended)
         self._listed: tuple[ListedTool, ...] = ()
         self._tools: tuple[ListedTool, ...] = ()  # of these, the ones that are offered
         self._list_error: McpError | None = None
+        self._permission_error: McpError | None = None  # of what a request wanted more for
         self._era: str | None = None
         self._mode: Mode = "auto"
         self._transport = self._configured_transport
@@ -161,23 +172,28 @@ class McpServer:
             self.first_news.set()
             return
         try:
-            may_sleep = await self._recall() and self.config.start == "lazy"
-            while True:
-                if may_sleep:
-                    await self._sleep()
-                self._restart.clear()
-                failure = await self._life(starts)
-                if self._ready_at is None:  # what was known of it may be why
-                    self._mode = "auto"
-                    self._transport = self._configured_transport
-                may_sleep = self._is_unused and not self._restart.is_set()
-                if not may_sleep and not self._restart.is_set():
-                    await self._rest(failure)
+            async with asyncio.TaskGroup() as tasks:
+                self.authorizing.open(tasks)
+                await self._supervise(starts)
         finally:
             self._tools = ()
             self._publish("stopped")
             self._restarted.set()
             self.log.close()
+
+    async def _supervise(self, starts: asyncio.Semaphore) -> Never:
+        may_sleep = await self._recall() and self.config.start == "lazy"
+        while True:
+            if may_sleep:
+                await self._sleep()
+            self._restart.clear()
+            failure = await self._life(starts)
+            if self._ready_at is None:  # what was known of it may be why
+                self._mode = "auto"
+                self._transport = self._configured_transport
+            may_sleep = self._is_unused and not self._restart.is_set()
+            if not may_sleep and not self._restart.is_set():
+                await self._rest(failure)
 
     async def restart(self) -> None:
         """Returns when the old session and process are gone and new ones are starting.
@@ -265,6 +281,7 @@ class McpServer:
         """From `starting` until nothing is left of it; says why it ended."""
         self._over = asyncio.Event()
         self._ready_at = None
+        self._permission_error = None
         self._is_unused = False
         self._can_start = True
         self._publish("starting")
@@ -371,7 +388,7 @@ class McpServer:
         from sidecar.mcp_host.http import Way
 
         tls, proxy = await self._way_to(url)
-        way = Way(url, self._revealed.headers, tls, proxy)
+        way = Way(url, self._revealed.headers, tls, proxy, await self.authorizing.auth(url))
         failure, status = await self._url_session(way, give_back)
         is_open = self.config.transport == "auto" and self._transport == "http"
         if is_open and self._ready_at is None and status in NO_STREAMABLE_HTTP:
@@ -389,27 +406,53 @@ class McpServer:
         from sidecar.mcp_host.http import HttpWatch, http_transport
         from sidecar.mcp_host.sse import sse_transport
 
-        watch = HttpWatch(self._lose)
+        watch = HttpWatch(self._lose, None if way.auth is None else self._more_wanted)
         opened = sse_transport if self._transport == "sse" else http_transport
         error = await self._serve(opened(way, watch), give_back)
+        self.authorizing.challenge = watch.challenge or self.authorizing.challenge
         if isinstance(error, McpTimeout):
             return diagnosis.silent(self.name, self._connect_timeout_s, ()), watch.status
+        challenge = watch.challenge
+        if challenge is not None and not self.authorizing.is_worth_asking(challenge):
+            return diagnosis.not_enough(self.name, challenge), watch.status
         failure = diagnosis.http_failure(
             self.name,
             way.url,
             was_ready=self._ready_at is not None,
             status=watch.status,
             challenge=watch.challenge,
+            advice=self.authorizing.advice(),
             fault=watch.fault,
             error=error,
         )
         return failure, watch.status
 
+    def _more_wanted(self, challenge: Challenge) -> None:
+        """The session goes on with what is allowed."""
+        if not self.authorizing.is_worth_asking(challenge):
+            log.warning("mcp_permission_not_enough", server=self.name)
+            return
+        self.authorizing.challenge = challenge
+        self._permission_error = diagnosis.unauthorized(
+            self.name, self.name, challenge, self.authorizing.advice()
+        )
+        if self._session is not None:
+            self._publish_listed()
+
+    async def _sign_in_ended(self, failure: McpAuthRequired | None) -> None:
+        """Go on as whoever has signed in; who did not is told why, where it matters."""
+        if failure is not None:
+            if self.snapshot.status.state == "needs_auth":
+                self._publish("needs_auth", failure)
+        elif self._session is not None and self._permission_error is not None:
+            self._permission_error = None  # the next request has the new token
+            self._changed.set()
+        else:
+            await self.restart()
+
     async def _way_to(self, url: str) -> tuple["ssl.SSLContext | None", str | None]:
         try:
-            proxy = await self._network.proxy(url)
-            is_tls = "https" in (urlsplit(url).scheme, urlsplit(proxy or "").scheme)
-            return await self._network.tls() if is_tls else None, proxy
+            return await self._network.way_to(url)
         except SidecarError as error:
             raise McpStartFailed(
                 f"The MCP server {self.name} cannot be reached. {error}", server=self.name
@@ -663,11 +706,12 @@ class McpServer:
     # ---- what others see ------------------------------------------------------------------
 
     def _publish_listed(self) -> None:
-        if self._list_error is None:
+        error = self._permission_error or self._list_error  # the first may be why of the second
+        if error is None:
             self._publish("ready")
         else:
-            log.warning("mcp_tools_not_listed", server=self.name, code=self._list_error.code)
-            self._publish("degraded", self._list_error)
+            log.warning("mcp_server_degraded", server=self.name, code=error.code)
+            self._publish("degraded", error)
 
     def _publish(self, state: ServerState, error: McpError | None = None) -> None:
         if state != self.snapshot.status.state:
@@ -700,6 +744,7 @@ class McpServer:
                 error=None if error is None else self._hide(str(error)),
                 error_info=None if error is None else self._info(error),
                 warnings=self._warnings,
+                authorization=self.authorizing.status(),
                 tools=len(self._tools),
                 pid=None if self._process is None else self._process.pid,
                 since=self._since,

@@ -23,6 +23,7 @@ from sidecar.protocol.conversations import (
 )
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
+    AuthorizeResult,
     McpServersImportResult,
     McpServersListResult,
     McpServerStatus,
@@ -104,6 +105,7 @@ AnyResult: TypeAlias = (
     | McpServersImportResult
     | McpServerStatus
     | ServerLogsResult
+    | AuthorizeResult
     | ToolsListResult
     | ToolsCallResult
     | ConfigGetResult

@@ -22,6 +22,14 @@ ServerState = Literal[
 Transport = Literal["stdio", "http", "sse"]
 
 
+class McpAuthorization(Result):
+    """What a person has signed in to."""
+
+    issuer: str = Field(description="The authorization server.")
+    scopes: tuple[str, ...]
+    kept: bool = Field(description="False: for this run only, since there is no keyring.")
+
+
 class McpServerStatus(Result):
     server: str
     transport: Transport = Field(description="`sse` is HTTP as old servers speak it.")
@@ -33,6 +41,7 @@ class McpServerStatus(Result):
     warnings: tuple[str, ...] = Field(  # which an older sidecar does not send
         default=(), description="What a person should know of its entry, each with what to do."
     )
+    authorization: McpAuthorization | None = optional("Of a server that was signed in to.")
     tools: int
     pid: int | None = optional("Of a stdio server that runs.")
     since: str = Field(description="When it came into this state.")
@@ -163,6 +172,26 @@ class McpServersDisable(Request):
     result = McpServerStatus
     action: Literal["mcp.servers.disable"]
     payload: ServerPayload
+
+
+class AuthorizePayload(Inbound):
+    server: str = Field(max_length=256)
+    action: Literal["begin", "cancel", "revoke"] = Field(
+        default="begin", description="revoke signs out, here and at the authorization server."
+    )
+
+
+class AuthorizeResult(Result):
+    url: str | None = optional("What the client opens in the person's browser, of begin.")
+    expires_at: str | None = optional("Until when that can be answered.")
+
+
+class McpServersAuthorize(Request):
+    """The server reconnects by itself when the person has signed in."""
+
+    result = AuthorizeResult
+    action: Literal["mcp.servers.authorize"]
+    payload: AuthorizePayload
 
 
 class ServerLogsPayload(Inbound):

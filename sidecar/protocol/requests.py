@@ -26,6 +26,7 @@ from sidecar.protocol.conversations import (
 from sidecar.protocol.mcp import (
     McpServersAdd,
     McpServersApprove,
+    McpServersAuthorize,
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
@@ -83,6 +84,7 @@ AnyRequest: TypeAlias = (
     | McpServersDisable
     | McpServersRestart
     | McpServersLogs
+    | McpServersAuthorize
     | McpToolsList
     | McpToolsCall
     | ConfigGet

@@ -43,6 +43,8 @@ def _masked(value: JsonValue, path: Steps, references: Mapping[Steps, str]) -> J
     match path:
         case ("providers", _, "api_key") if value is not None:
             return MASKED
+        case ("mcp", "servers", _, "oauth", "client_secret") if value is not None:
+            return MASKED
         case ("providers", _, "headers", _) | ("mcp", "servers", _, "headers" | "env", _):
             return MASKED
         case ("mcp", "servers", _, "args") if isinstance(value, list):

@@ -1,7 +1,5 @@
 """Remembered decisions about tools, in one small file that only this person can read."""
 
-import os
-import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -13,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from sidecar.errors import StorageError, StorageFull
 from sidecar.mcp_host.consent import StoredRule
+from sidecar.private_file import write_private
 from sidecar.threads import run_in_thread
 
 log = structlog.get_logger()
@@ -75,7 +74,7 @@ class Rules:
 
         def write() -> None:
             with self._writing:
-                _write(file, _adapter().dump_json(change(_read(file)), indent=1))
+                write_private(file, _adapter().dump_json(change(_read(file)), indent=1))
 
         try:
             await run_in_thread(write, "rules")
@@ -101,17 +100,3 @@ def _read(file: Path) -> list[StoredRule]:
 
 def _adapter() -> TypeAdapter[list[StoredRule]]:
     return TypeAdapter(list[StoredRule])
-
-
-def _write(file: Path, data: bytes) -> None:
-    """Whole or not at all; the temporary file is made with 0600."""
-    handle, name = tempfile.mkstemp(dir=file.parent, prefix=file.name)
-    try:
-        with os.fdopen(handle, "wb") as target:
-            target.write(data)
-            target.flush()
-            os.fsync(target.fileno())
-        os.replace(name, file)
-    except BaseException:
-        os.unlink(name)
-        raise

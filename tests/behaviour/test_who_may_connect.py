@@ -23,6 +23,7 @@ from sidecar.credentials import Keyring
 from sidecar.door_key import DoorKey
 from sidecar.errors import ConfigInvalid
 from sidecar.mcp_host.host import Host
+from sidecar.mcp_host.vault import Vault
 from sidecar.protocol.base import FRAME_BYTES_IN, Empty
 from sidecar.protocol.mcp import McpServersList
 from sidecar.protocol.program import Ping
@@ -519,6 +520,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         notes_dir=None,
         memory_dir=None,
         network=DIRECT,
+        vault=Vault(None, Keyring("sidecar", MemoryKeyring), lambda secret: None),
         reveal=no_secrets,
         save=attachments.save,
         emit=lambda event: None,

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.config import McpServerConfig
+from sidecar.credentials import Keyring
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
+from sidecar.mcp_host.vault import Vault
 from sidecar.messages import Tool, ToolResultPart
 from sidecar.protocol.mcp import (
     McpServerStateChanged,
@@ -21,7 +23,9 @@ from sidecar.protocol.mcp import (
     ServerState,
     ToolsChanged,
 )
+from sidecar.redaction import redact_value
 from sidecar.store.attachments import Attachments
+from tests.support.keyrings import MemoryKeyring
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
@@ -70,6 +74,7 @@ class WatchedHost:
         notes_dir: Path | None,
         memory_dir: Path | None,
         network: Network,
+        vault: Vault | None,
     ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
         self.pids: set[int] = set()
@@ -81,6 +86,7 @@ class WatchedHost:
             notes_dir=notes_dir,
             memory_dir=memory_dir,
             network=network,
+            vault=vault or Vault(None, Keyring("test", MemoryKeyring), redact_value),
             reveal=no_secrets,
             save=self.attachments.save,
             emit=self._emit,
@@ -144,10 +150,11 @@ async def running(
     notes_dir: Path | None = None,
     memory_dir: Path | None = None,
     network: Network = DIRECT,
+    vault: Vault | None = None,
     **servers: McpServerConfig,
 ) -> AsyncIterator[WatchedHost]:
     """Started, and when left stopped; then no process of its servers is left."""
-    watched = WatchedHost(servers, log_dir, notes_dir, memory_dir, network)
+    watched = WatchedHost(servers, log_dir, notes_dir, memory_dir, network, vault)
     run = asyncio.create_task(watched.host.run())
     try:
         yield watched

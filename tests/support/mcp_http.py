@@ -25,6 +25,7 @@ class HttpServer:
         self.headers: list[dict[str, str]] = []
         self.before: Answer | None = None
         self.ignores_goodbye = False
+        self.routes: list[web.RouteDef] = []
         self._runner: web.AppRunner | None = None
 
     @property
@@ -37,6 +38,7 @@ class HttpServer:
         app = web.Application()
         app.router.add_post("/mcp", self._post)
         app.router.add_delete("/mcp", self._delete)
+        app.router.add_routes(self.routes)
         self._runner = web.AppRunner(app, shutdown_timeout=0.1)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port, reuse_address=True)

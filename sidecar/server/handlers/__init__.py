@@ -31,6 +31,7 @@ from sidecar.protocol.conversations import (
 from sidecar.protocol.mcp import (
     McpServersAdd,
     McpServersApprove,
+    McpServersAuthorize,
     McpServersDelete,
     McpServersDisable,
     McpServersEnable,
@@ -144,6 +145,8 @@ class Handlers:
                 return await services.host.restart(server.server)
             case McpServersLogs(payload=logs):
                 return ServerLogsResult(items=services.host.logs(logs.server, logs.limit))
+            case McpServersAuthorize(payload=authorize):
+                return await mcp.authorize(services.host, authorize)
             case McpToolsList(payload=listing):
                 return mcp.list_tools(services, listing.server)
             case McpToolsCall(payload=call):

@@ -7,8 +7,16 @@ from sidecar.chat.approvals import Allow, Asking, Deny
 from sidecar.chat.base import ToolSource
 from sidecar.errors import ToolNotFound
 from sidecar.mcp_host.consent import Allowed, Asked, Decision, Denied
+from sidecar.mcp_host.host import Host
 from sidecar.messages import TextContent, Tool
-from sidecar.protocol.mcp import ToolItem, ToolsCallPayload, ToolsCallResult, ToolsListResult
+from sidecar.protocol.mcp import (
+    AuthorizePayload,
+    AuthorizeResult,
+    ToolItem,
+    ToolsCallPayload,
+    ToolsCallResult,
+    ToolsListResult,
+)
 from sidecar.server.handlers.services import Services
 
 
@@ -31,6 +39,20 @@ def list_tools(services: Services, server: str | None) -> ToolsListResult:
             if server is None or tool.server == server
         )
     )
+
+
+async def authorize(host: Host, payload: AuthorizePayload) -> AuthorizeResult:
+    match payload.action:
+        case "begin":
+            invitation = await host.authorize(payload.server)
+            return AuthorizeResult(url=invitation.url, expires_at=invitation.expires_at)
+        case "cancel":
+            await host.cancel_authorizing(payload.server)
+        case "revoke":
+            await host.revoke(payload.server)
+        case _:
+            assert_never(payload.action)
+    return AuthorizeResult()
 
 
 def _permission(decision: Decision) -> Literal["allow", "deny", "ask"]:
