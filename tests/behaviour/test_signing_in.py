@@ -561,19 +561,34 @@ async def test_a_keyring_that_is_locked_at_the_start_costs_nothing_that_was_kept
     assert len(place.asked) == 1
 
 
-async def test_no_secret_is_in_a_log_an_event_or_an_answer(home: Home, place: Protected) -> None:
-    async with home.sidecar(place) as client:
-        status = await sign_in(client)
-        place.tokens.clear()
-        await echo(client)
+async def test_no_secret_is_in_a_log_an_event_or_an_answer(
+    tmp_path: Path, place: Protected
+) -> None:
+    entry = {"url": place.mcp.url, "allow": ["echo"]}
+    settings = json.dumps({"mcp": {"servers": {"s": entry}}})
+    arguments = ("--managed", "--log-level", "DEBUG")
+    async with spawned(
+        tmp_path, *arguments, settings=settings, environ=keyring(tmp_path)
+    ) as sidecar:
+        await sidecar.first_line()
+        async with sidecar.client(events=["mcp"]) as client:
+            status = await sign_in(client)
+            place.tokens.clear()
+            assert (await echo(client)).text == "hi"
+            place.tokens.clear()
+            place.refuses_refresh = True
+            refused = await echo(client)
+        sidecar.close_stdin()
+        await sidecar.ended()
 
-    secrets = {*place.tokens, *place.refresh_tokens}
-    for exchange in place.exchanges:
-        names = {"code", "code_verifier", "refresh_token"} & exchange.keys()
-        secrets |= {exchange[name] for name in names}
-    told = status.model_dump_json()
-    logs = "".join(file.read_text() for file in (home.folder / "log").iterdir())
-    assert secrets
+    names = ("code", "code_verifier", "refresh_token")
+    secrets = {*place.tokens, *place.refresh_tokens, *place.issued, place.asked[0]["state"]}
+    secrets |= {form[name] for form in place.exchanges for name in names if name in form}
+    told = status.model_dump_json() + refused.model_dump_json() + sidecar.stderr
+    logs = "".join(file.read_text() for file in tmp_path.rglob("*.log*"))
+    for event in ("mcp_sign_in_ended", "mcp_tokens_renewed", "mcp_tokens_refused"):
+        assert event in logs
+    assert len(secrets) >= 7
     assert not [secret for secret in secrets if secret in told + logs]
 
 

@@ -40,6 +40,7 @@ class Protected:
     asked: list[dict[str, str]] = field(default_factory=list)
     exchanges: list[dict[str, str]] = field(default_factory=list)
     revoked: list[dict[str, str]] = field(default_factory=list)
+    issued: list[str] = field(default_factory=list)  # tokens of both kinds
     tokens: dict[str, str] = field(default_factory=dict)  # that are good, with their scopes
     refresh_tokens: dict[str, str] = field(default_factory=dict)
     _codes: dict[str, dict[str, str]] = field(default_factory=dict)
@@ -139,6 +140,7 @@ class Protected:
     def _new(self, scope: str) -> Json:
         access, refresh = f"at-{secrets.token_hex(8)}", f"rt-{secrets.token_hex(8)}"
         self.tokens[access], self.refresh_tokens[refresh] = scope, scope
+        self.issued += (access, refresh)
         return {
             "access_token": access,
             "refresh_token": refresh,
