@@ -18,6 +18,7 @@ from sidecar.errors import Conflict, McpAuthRequired, SidecarError
 from sidecar.mcp_host.catalogue import cut
 from sidecar.mcp_host.challenge import Challenge
 from sidecar.mcp_host.diagnosis import reason
+from sidecar.mcp_host.secrets import Reveal, revealed
 from sidecar.mcp_host.vault import Account, Vault
 from sidecar.protocol.mcp import McpAuthorization
 from sidecar.threads import load_modules
@@ -54,6 +55,7 @@ class Authorizing:
         config: McpServerConfig,
         vault: Vault,
         way: Way,
+        reveal: Reveal,
         on_end: Callable[[McpAuthRequired | None], Awaitable[None]] | None = None,
     ) -> None:
         """`on_end` is told how a sign-in ended: with nothing when the person is signed in."""
@@ -63,6 +65,7 @@ class Authorizing:
         self._config = config
         self._vault = vault
         self._way = way
+        self._reveal = reveal
         self._on_end = on_end
         self._tasks: asyncio.TaskGroup | None = None
         self._access: Access | None = None
@@ -195,9 +198,10 @@ class Authorizing:
         if known is not None and known.tokens is None:
             # a registration that leads nowhere this time may be one that they have forgotten
             await self._vault.remove(known)
+        config = await revealed(self._server, self._config, self._reveal)
         sign_in = SignIn(
             server_url=url,
-            config=self._config.oauth,
+            config=config.oauth,
             challenge=self.challenge or Challenge(401, ""),
             known=known,
             exchange=exchange,

@@ -14,9 +14,17 @@ from sidecar.live_settings import LiveSettings
 from sidecar.mcp_host import config_import
 from sidecar.mcp_host.config_import import ImportedServer
 from sidecar.mcp_host.host import Host
-from sidecar.mcp_host.secrets import PLACES, reference, references, secret_name
+from sidecar.mcp_host.secrets import (
+    CLIENT_SECRET,
+    PLACES,
+    Place,
+    reference,
+    references,
+    secret_name,
+)
 from sidecar.messages import JsonObject
 from sidecar.protocol.mcp import (
+    Masked,
     McpServersImportResult,
     McpServerStatus,
     ServerEntry,
@@ -127,8 +135,9 @@ class Entries:
             await self._keyring.write(secret, value)
         except KeyringUnavailable as error:
             raise KeyringUnavailable(
-                f"{error} Values of `env` and `headers` are kept there and nowhere else; without "
-                "a keyring, write them into the settings file yourself, as `${NAME}`."
+                f"{error} Values of `env` and `headers` and a `client_secret` are kept there and "
+                "nowhere else; without a keyring, write them into the settings file yourself, as "
+                "`${NAME}`."
             ) from error
 
     async def _forget(self, secret: str) -> None:
@@ -174,9 +183,9 @@ def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mappin
         written["deny"] = literal(before["deny"])
     secrets: dict[str, str] = {}
     for place in PLACES:
-        values: JsonObject = {}
+        values = _open_values(entry) if place == "oauth" else {}
         old = before.get(place)
-        for name, value in (getattr(entry, place) or {}).items():
+        for name, value in _secret_values(entry, place).items():
             if isinstance(value, str):
                 secrets[secret_name(entry.server, place, name)] = value
                 values[name] = reference(entry.server, place, name)
@@ -188,6 +197,27 @@ def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mappin
         if values:
             written[place] = values
     return written, secrets
+
+
+def _secret_values(entry: ServerEntry, place: Place) -> Mapping[str, str | Masked]:
+    match place:
+        case "env":
+            return entry.env or {}
+        case "headers":
+            return entry.headers or {}
+        case "oauth":
+            secret = None if entry.oauth is None else entry.oauth.client_secret
+            return {} if secret is None else {CLIENT_SECRET: secret}
+
+
+def _open_values(entry: ServerEntry) -> JsonObject:
+    """Of `oauth`: what may be read in the file."""
+    if entry.oauth is None:
+        return {}
+    values: JsonObject = literal(
+        entry.oauth.model_dump(mode="json", exclude_none=True, exclude={CLIENT_SECRET})
+    )
+    return values
 
 
 def _servers(top: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:

@@ -229,7 +229,7 @@ class Host:
     async def sign_out(self, name: str, config: McpServerConfig) -> None:
         """Of a server that is deleted, unless another entry leads to the same."""
         is_shared = any(other.url == config.url for other in self._wanted.values())
-        authorizing = Authorizing(name, config, self._vault, self._network.way_to)
+        authorizing = Authorizing(name, config, self._vault, self._network.way_to, self._reveal)
         if authorizing.is_possible and not is_shared:
             await authorizing.revoke()
 

@@ -11,8 +11,9 @@ from typing import Literal
 from sidecar.config import McpServerConfig
 from sidecar.errors import KeyringUnavailable, McpStartFailed
 
-Place = Literal["env", "headers"]
-PLACES: tuple[Place, ...] = ("env", "headers")
+Place = Literal["env", "headers", "oauth"]
+PLACES: tuple[Place, ...] = ("env", "headers", "oauth")
+CLIENT_SECRET = "client_secret"  # what is secret of `oauth`
 _REFERENCE = re.compile(r"\$\{keyring:([^}]*)\}")
 
 Reveal = Callable[[Sequence[str]], Awaitable[Mapping[str, str | None]]]
@@ -33,7 +34,7 @@ def references(server: str, config: McpServerConfig) -> Mapping[tuple[Place, str
     return {
         (place, name): secret_name(server, place, name)
         for place in PLACES
-        for name, value in getattr(config, place).items()
+        for name, value in _values(config, place).items()
         if value == reference(server, place, name)
     }
 
@@ -51,7 +52,7 @@ async def revealed(server: str, config: McpServerConfig, reveal: Reveal) -> McpS
             f"The MCP server {server} cannot start: its secrets are in the keyring. {error}",
             server=server,
         ) from error
-    filled: dict[str, dict[str, str]] = {place: dict(getattr(config, place)) for place in PLACES}
+    filled = {place: dict(_values(config, place)) for place in PLACES}
     for (place, name), secret in wanted.items():
         value = found.get(secret)
         if value is None:
@@ -61,12 +62,27 @@ async def revealed(server: str, config: McpServerConfig, reveal: Reveal) -> McpS
                 server=server,
             )
         filled[place][name] = value
-    return config.model_copy(update=filled)
+    oauth = config.oauth.model_copy(update=filled["oauth"])
+    return config.model_copy(
+        update={"env": filled["env"], "headers": filled["headers"], "oauth": oauth}
+    )
+
+
+def _values(config: McpServerConfig, place: Place) -> Mapping[str, str]:
+    """What may be secret there."""
+    match place:
+        case "env":
+            return config.env
+        case "headers":
+            return config.headers
+        case "oauth":
+            secret = config.oauth.client_secret
+            return {} if secret is None else {CLIENT_SECRET: secret}
 
 
 def _check(server: str, config: McpServerConfig, own: frozenset[str]) -> None:
     for place in PLACES:
-        for value in getattr(config, place).values():
+        for value in _values(config, place).values():
             if any(name not in own for name in _REFERENCE.findall(value)):
                 raise McpStartFailed(
                     f"The MCP server {server} cannot start: {place} refers to a secret in the "

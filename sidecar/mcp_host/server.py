@@ -134,7 +134,9 @@ class McpServer:
         self._on_change = on_change
         self._fingerprint = fingerprint(config, None)
         self._warnings = warnings(config)
-        self.authorizing = Authorizing(name, config, vault, network.way_to, self._sign_in_ended)
+        self.authorizing = Authorizing(
+            name, config, vault, network.way_to, reveal, self._sign_in_ended
+        )
         self._listed: tuple[ListedTool, ...] = ()
         self._tools: tuple[ListedTool, ...] = ()  # of these, the ones that are offered
         self._list_error: McpError | None = None

@@ -63,6 +63,18 @@ class Masked(Inbound):
     masked: Literal[True]
 
 
+class OAuthEntry(Inbound):
+    """As whom the server knows us; without it, it is asked to register us."""
+
+    client_id: str | None = Field(default=None, max_length=1024)
+    client_secret: str | Masked | None = Field(
+        default=None, repr=False, description="Goes to the keyring."
+    )
+    client_metadata_url: str | None = Field(default=None, max_length=2048)
+    redirect_uri: str | None = Field(default=None, max_length=2048)
+    scopes: tuple[str, ...] | None = Field(default=None, max_length=64)
+
+
 class ServerEntry(Inbound):
     """How a server is reached: a command, or a url. Values are literal."""
 
@@ -76,6 +88,7 @@ class ServerEntry(Inbound):
         default=None, description="Of a url; absent finds it out."
     )
     headers: dict[str, str | Masked] | None = Field(default=None, repr=False)
+    oauth: OAuthEntry | None = Field(default=None, description="Of a url.")
     connect_timeout_s: float | None = Field(default=None, gt=0)
     call_timeout_s: float | None = Field(default=None, gt=0)
 

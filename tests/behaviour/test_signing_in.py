@@ -16,13 +16,18 @@ from sidecar.client import Client, ServerError, connect
 from sidecar.credentials import Keyring
 from sidecar.mcp_host import authorizing
 from sidecar.protocol.mcp import (
+    ApprovePayload,
     AuthorizePayload,
     AuthorizeResult,
+    McpServersAdd,
+    McpServersApprove,
     McpServersAuthorize,
     McpServersDelete,
     McpServerStateChanged,
     McpServerStatus,
     McpToolsCall,
+    OAuthEntry,
+    ServerEntry,
     ServerPayload,
     ToolsCallPayload,
     ToolsCallResult,
@@ -54,7 +59,7 @@ class Home:
     @contextlib.asynccontextmanager
     async def sidecar(self, *places: Protected, **entry: object) -> AsyncIterator[Client]:
         """One with a server `s`, `s2`, … for each place, and a client of it."""
-        names = ["s", *(f"s{number}" for number in range(2, len(places) + 1))]
+        names = [f"s{number}" if number > 1 else "s" for number in range(1, len(places) + 1)]
         servers = {
             name: {"url": place.mcp.url, "allow": ["echo"], **entry}
             for name, place in zip(names, places, strict=True)
@@ -166,6 +171,25 @@ async def test_a_client_that_was_registered_by_hand_is_not_registered_again(
 
     assert place.asked[0]["scope"] == "read write"
     assert "client_secret" not in place.exchanges[0]
+
+
+async def test_a_client_that_was_registered_by_hand_comes_over_the_wire_too(
+    home: Home, place: Protected
+) -> None:
+    place.registers, place.client = False, ("me", "s3cret-of-mine")
+    oauth = OAuthEntry(client_id="me", client_secret="s3cret-of-mine", scopes=("read",))
+    async with home.sidecar() as client:
+        entry = ServerEntry(server="s", url=place.mcp.url, oauth=oauth)
+        added = await client.request(McpServersAdd, entry)
+        agreed = ApprovePayload(server="s", fingerprint=added.fingerprint)
+        await client.request(McpServersApprove, agreed)
+
+        await sign_in(client)
+
+    settings = (home.folder / "config" / "config.yaml").read_text()
+    assert "client_id: me" in settings
+    assert "s3cret-of-mine" not in settings
+    assert "s3cret-of-mine" in home.keyring.secrets.values()
 
 
 async def test_a_client_metadata_document_says_who_we_are(home: Home, place: Protected) -> None:
