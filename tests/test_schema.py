@@ -28,6 +28,7 @@ from sidecar.protocol.program import Limits
 from sidecar.protocol.requests import CAPABILITIES, RequestProblem, parse_request
 
 GOLDEN = Path(__file__).with_name("protocol.schema.json")
+WEB = Path(__file__).parents[1] / "sidecar" / "web"
 TSC = os.environ.get("SIDECAR_TEST_TSC")
 
 MESSAGE = Message(
@@ -251,6 +252,24 @@ def test_typescript_types_a_request_and_its_result() -> None:
         "  persist?: boolean;\n"
         "}" in text
     )
+
+
+def test_the_page_is_written_against_these_types() -> None:
+    assert (WEB / "src" / "protocol.ts").read_text("utf-8") == schema.typescript(), (
+        "uv run sidecar schema --format typescript > sidecar/web/src/protocol.ts"
+    )
+
+
+@pytest.mark.skipif(not TSC, reason="needs SIDECAR_TEST_TSC, the path of a TypeScript compiler")
+@pytest.mark.skipif(
+    not (WEB / "node_modules").exists(),
+    reason="needs sidecar/web/node_modules, from `npm ci` there",
+)
+def test_the_page_has_no_mistake_that_its_types_show() -> None:
+    assert TSC
+    checked = subprocess.run([TSC, "--noEmit", "-p", WEB], capture_output=True, text=True)
+
+    assert checked.returncode == 0, checked.stdout
 
 
 @pytest.mark.skipif(not TSC, reason="needs SIDECAR_TEST_TSC, the path of a TypeScript compiler")

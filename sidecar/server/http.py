@@ -30,13 +30,13 @@ from sidecar.errors import (
 )
 from sidecar.protocol.base import CLOSE_SESSION_ENDED, FRAME_BYTES_IN
 from sidecar.protocol.frames import error_info
+from sidecar.server import page
 from sidecar.server.attachments import PATH as ATTACHMENTS
 from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import SUBPROTOCOL, Gate
 from sidecar.server.connection import Connection, Handler
 from sidecar.server.events import Events
 from sidecar.server.openai_wire import BadField, error_body, error_headers
-from sidecar.server.page import FILES, content_security_policy, load
 from sidecar.server.sessions import Sessions, parse_code
 from sidecar.server.status import http_status
 
@@ -45,7 +45,7 @@ WAITING = 64  # connections that have not passed the gate; the oldest makes room
 WAITING_S = 5.0  # for them to finish an upgrade
 REFUSAL_S = 0.25  # a wrong token waits, so that guessing is slow; nobody else does
 HEARTBEAT_S = 30.0
-OPEN_PATHS = frozenset({*FILES, "/healthz", "/readyz"})  # to read, without a token
+OPEN_PATHS = frozenset({"/healthz", "/readyz"})  # to read, without a token, like the page's files
 DOOR = "/v1/"  # what the door key opens, and nothing else
 SESSION = "/api/session"  # without one too, since it is where a page gets its token
 BODY_BYTES = 4096  # a code has 43
@@ -146,10 +146,12 @@ class Server:
         self._sockets = 0  # also those whose upgrade is being answered
         self._waiting = _WaitingRoom(waiting, waiting_s)
         self._listener: asyncio.Server | None = None
-        policy = content_security_policy(gate.origin)
+        self._files = page.files(page.folder())
+        self._open_paths = OPEN_PATHS.union(self._files)
+        policy = page.content_security_policy(gate.origin)
         self._headers = {**HEADERS, "Content-Security-Policy": policy}
         application = web.Application(middlewares=[self._guard], client_max_size=BODY_BYTES)
-        for path in FILES:
+        for path in self._files:
             application.router.add_get(path, self._page)
         application.router.add_get("/healthz", self._healthz)
         application.router.add_get("/readyz", self._readyz)
@@ -211,7 +213,7 @@ class Server:
             if request.method == hdrs.METH_OPTIONS:
                 return web.Response(status=204, headers=PREFLIGHT_HEADERS)
         is_read = request.method in (hdrs.METH_GET, hdrs.METH_HEAD)
-        is_open = request.path in OPEN_PATHS if is_read else request.path == SESSION
+        is_open = request.path in self._open_paths if is_read else request.path == SESSION
         if request.path.startswith(DOOR):
             await self._gate.check_door(_joined(request, hdrs.AUTHORIZATION))
             self._waiting.leave(request.protocol)
@@ -230,8 +232,8 @@ class Server:
             return web.Response(
                 status=302, headers={hdrs.LOCATION: self._gate.origin + request.path}
             )
-        text, content_type = load(request.path)
-        return web.Response(text=text, content_type=content_type, charset="utf-8")
+        body, content_type = page.load(self._files[request.path])
+        return web.Response(body=body, content_type=content_type, charset="utf-8")
 
     async def _healthz(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

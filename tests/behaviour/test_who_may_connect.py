@@ -28,6 +28,7 @@ from sidecar.protocol.base import FRAME_BYTES_IN, Empty
 from sidecar.protocol.mcp import McpServersList
 from sidecar.protocol.program import Ping
 from sidecar.protocol.requests import AnyRequest
+from sidecar.server import page
 from sidecar.server.attachments import AttachmentRoutes
 from sidecar.server.auth import Gate
 from sidecar.server.connection import Connection
@@ -42,7 +43,12 @@ from tests.support.world import TOKEN, running, world
 
 WRONG = "wr0ng-" + "y" * 40
 BEARER = ("Authorization", f"Bearer {TOKEN}")
-PAGE = {"/": "text/html", "/plain.css": "text/css", "/plain.js": "text/javascript"}
+PAGE = {
+    path: {"html": "text/html", "css": "text/css", "js": "text/javascript", "txt": "text/plain"}[
+        file.suffix[1:]
+    ]
+    for path, file in page.files(page.folder()).items()
+}
 ROUTES = [
     *(*PAGE, "/healthz", "/readyz", "/nowhere"),
     *("/api/session", "/api/code", "/api/door-key", "/ws/chat", "/v1/models"),
@@ -451,13 +457,13 @@ async def test_the_page_may_run_its_own_script_and_talk_to_us_alone(app: App) ->
         "default-src 'none'",
         "script-src 'self'",
         "style-src 'self'",
-        "img-src data:",
+        "img-src data: blob:",
         f"connect-src 'self' {app.http.replace('http', 'ws')}",
         "base-uri 'none'",
         "form-action 'none'",
         "frame-ancestors 'none'",
         "require-trusted-types-for 'script'",
-        "trusted-types 'none'",
+        "trusted-types dompurify",
     ]
 
 
