@@ -3,10 +3,11 @@
 import type { ReadonlySignal } from "@preact/signals";
 import { parse } from "marked";
 import type { VNode } from "preact";
-import { useLayoutEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { t } from "../i18n";
 import { type Block, Blocks } from "./blocks";
+import { CodeBlock } from "./CodeBlock";
+import { enrich } from "./enrich";
 import { prose } from "./sanitize";
 
 interface Props {
@@ -15,101 +16,61 @@ interface Props {
   isOver: boolean;
 }
 
+const GROUP = 6; // blocks that are shown together, and not looked at again
+
 export function Markdown({ text, isOver }: Props) {
+  const [, again] = useState(0);
   const blocks = useMemo(() => new Blocks(), []);
-  const kept = useMemo(() => new Map<number, { source: string; node: VNode }>(), []);
+  const groups = useMemo<VNode[]>(() => [], []);
+  const frame = useRef(0);
+  const now = text.value;
+  const all = frame.current ? blocks.shown : blocks.of(now); // one step a frame
+  const { isBehind } = blocks;
 
-  /** The same node for the same block: Preact does not look at it again. */
-  const shown = (block: Block): VNode => {
-    const { at, source, openCode } = block;
-    const isSettled = block.isSettled || isOver;
-    if (openCode) return <OpenCode key={at} {...openCode} />;
-    const before = kept.get(at);
-    if (before?.source === source) return before.node;
-    const node = <Rendered key={at} source={source} isSettled={isSettled} />;
-    if (isSettled) kept.set(at, { source, node });
-    return node;
-  };
+  useEffect(() => {
+    if (!isBehind || frame.current) return;
+    frame.current = requestAnimationFrame(() => {
+      frame.current = 0;
+      again((count) => count + 1);
+    });
+  });
+  useEffect(() => () => cancelAnimationFrame(frame.current), []);
 
-  return <div class="prose">{blocks.of(text.value).map(shown)}</div>;
-}
-
-function Rendered({ source, isSettled }: { source: string; isSettled: boolean }) {
-  const element = useRef<HTMLDivElement>(null);
-  const html = useMemo(() => prose(parse(source, { async: false })), [source]);
-  useLayoutEffect(() => {
-    if (element.current) void enrich(element.current, isSettled);
-  }, [source, isSettled]);
-  const markup = { __html: html as unknown as string };
-  return <div ref={element} class="block" dangerouslySetInnerHTML={markup} />;
-}
-
-/** While it grows: text that is added to, and nothing that is done again. */
-function OpenCode({ language, text }: { language: string; text: string }) {
-  const code = useRef<HTMLElement>(null);
-  const shown = useRef("");
-  useLayoutEffect(() => {
-    if (!code.current) return;
-    if (text.startsWith(shown.current)) code.current.append(text.slice(shown.current.length));
-    else code.current.textContent = text;
-    shown.current = text;
-  }, [text]);
+  // The same node for the same group: Preact does not look into it again.
+  const full = Math.floor((all.length - 1) / GROUP);
+  if (groups.length > full) groups.length = Math.max(0, full);
+  for (let index = groups.length; index < full; index++) {
+    groups.push(group(index, all.slice(index * GROUP, (index + 1) * GROUP), true));
+  }
+  const rest = all.slice(groups.length * GROUP);
   return (
-    <div class="block">
-      <div class="code">
-        <div class="code-head">{language}</div>
-        <pre>
-          <code ref={code} />
-        </pre>
-      </div>
+    <div class="prose">
+      {groups}
+      {rest.length > 0 && group(groups.length, rest, isOver && !isBehind)}
     </div>
   );
 }
 
-/** What a block gets after it is in the page: heads and colours for code, formulas. */
-async function enrich(block: HTMLElement, isSettled: boolean): Promise<void> {
-  for (const pre of block.querySelectorAll<HTMLPreElement>("pre[data-language]")) frame(pre);
-  for (const table of block.querySelectorAll("table")) {
-    const around = Object.assign(document.createElement("div"), { className: "table" });
-    table.replaceWith(around);
-    around.append(table);
-  }
-  if (!isSettled) return;
-  const codes = [...block.querySelectorAll<HTMLElement>("pre[data-language]:not([data-language='']) code")];
-  if (codes.length) {
-    const { highlighted } = await import("./highlight");
-    for (const code of codes) {
-      const language = code.parentElement?.dataset["language"] ?? "";
-      const html = highlighted(code.textContent ?? "", language);
-      if (html) code.innerHTML = html as unknown as string;
-    }
-  }
-  const formulas = [...block.querySelectorAll<HTMLElement>(".formula")];
-  if (formulas.length) {
-    const { formula } = await import("./math");
-    for (const each of formulas) {
-      const html = formula(each.textContent ?? "", each.dataset["display"] === "true");
-      each.innerHTML = html as unknown as string;
-    }
-  }
-}
+const group = (index: number, blocks: readonly Block[], isOver: boolean): VNode => (
+  <div key={index} class="group">
+    {blocks.map(({ at, source, isSettled, code }) =>
+      code ? (
+        <CodeBlock key={at} code={code} isOver={isSettled || isOver} />
+      ) : (
+        <Prose key={at} source={source} isOver={isSettled || isOver} />
+      ),
+    )}
+  </div>
+);
 
-function frame(pre: HTMLPreElement): void {
-  const head = Object.assign(document.createElement("div"), { className: "code-head" });
-  const copy = Object.assign(document.createElement("button"), {
-    type: "button",
-    className: "quiet",
-    textContent: t("copy"),
-  });
-  copy.addEventListener("click", () => void copyText(pre.textContent ?? "", copy));
-  head.append(pre.dataset["language"] ?? "", copy);
-  const around = Object.assign(document.createElement("div"), { className: "code" });
-  pre.replaceWith(around);
-  around.append(head, pre);
-}
-
-async function copyText(text: string, button: HTMLButtonElement): Promise<void> {
-  await navigator.clipboard.writeText(text);
-  button.textContent = t("copied");
-  setTimeout(() => (button.textContent = t("copy")), 1500);
+function Prose({ source, isOver }: { source: string; isOver: boolean }) {
+  const element = useRef<HTMLDivElement>(null);
+  const markup = useMemo(() => {
+    const html = prose(parse(source, { async: false }));
+    return { __html: html as unknown as string };
+  }, [source]);
+  useLayoutEffect(() => {
+    if (element.current) void enrich(element.current, isOver);
+  }, [source, isOver]);
+  return <div ref={element} class="block" dangerouslySetInnerHTML={markup} />;
 }

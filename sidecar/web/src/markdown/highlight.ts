@@ -8,25 +8,18 @@ import csharp from "highlight.js/lib/languages/csharp";
 import css from "highlight.js/lib/languages/css";
 import diff from "highlight.js/lib/languages/diff";
 import go from "highlight.js/lib/languages/go";
-import graphql from "highlight.js/lib/languages/graphql";
 import ini from "highlight.js/lib/languages/ini";
 import java from "highlight.js/lib/languages/java";
 import javascript from "highlight.js/lib/languages/javascript";
 import json from "highlight.js/lib/languages/json";
 import kotlin from "highlight.js/lib/languages/kotlin";
-import lua from "highlight.js/lib/languages/lua";
-import makefile from "highlight.js/lib/languages/makefile";
 import markdown from "highlight.js/lib/languages/markdown";
-import perl from "highlight.js/lib/languages/perl";
 import php from "highlight.js/lib/languages/php";
 import python from "highlight.js/lib/languages/python";
-import r from "highlight.js/lib/languages/r";
 import ruby from "highlight.js/lib/languages/ruby";
 import rust from "highlight.js/lib/languages/rust";
-import scss from "highlight.js/lib/languages/scss";
 import shell from "highlight.js/lib/languages/shell";
 import sql from "highlight.js/lib/languages/sql";
-import swift from "highlight.js/lib/languages/swift";
 import typescript from "highlight.js/lib/languages/typescript";
 import xml from "highlight.js/lib/languages/xml";
 import yaml from "highlight.js/lib/languages/yaml";
@@ -37,8 +30,8 @@ const LONGEST = 50_000; // characters; more takes too long, and is read by nobod
 
 // The usual ones without those that nobody asks a model for: they would be a tenth of the page.
 const LANGUAGES = {
-  bash, c, cpp, csharp, css, diff, go, graphql, ini, java, javascript, json, kotlin, lua,
-  makefile, markdown, perl, php, python, r, ruby, rust, scss, shell, sql, swift, typescript,
+  bash, c, cpp, csharp, css, diff, go, ini, java, javascript, json, kotlin, 
+  markdown, php, python, ruby, rust, shell, sql, typescript,
   xml, yaml,
 };
 for (const [name, language] of Object.entries(LANGUAGES)) hljs.registerLanguage(name, language);

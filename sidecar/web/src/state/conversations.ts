@@ -11,7 +11,7 @@ const PAGE = 50;
 export const conversations = signal<Conversation[]>([]);
 export const showsArchived = signal(false);
 export const nextCursor = signal<string | null>(null);
-/** Null while nothing is searched for. */
+/** One of each conversation; null while nothing is searched for. */
 export const hits = signal<SearchHit[] | null>(null);
 
 /** Pinned ones first, then by when they were changed. */
@@ -67,7 +67,9 @@ export async function search(words: string): Promise<void> {
     return;
   }
   const found = await connection.request("conversations.search", { q: words, limit: 50 });
-  if (mine === asked) hits.value = found.items;
+  if (mine !== asked) return;
+  const first = new Map(found.items.toReversed().map((hit) => [hit.conversation_id, hit]));
+  hits.value = [...first.values()].reverse();
 }
 
 export async function change(

@@ -11,6 +11,7 @@ import { approvals, resolve } from "../state/questions";
 import { thread } from "../state/thread";
 import { json, visible } from "../text";
 import { Icon } from "./icons";
+import { focus } from "./keys";
 
 export function Approvals() {
   const [first] = approvals.value;
@@ -35,6 +36,7 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
   useEffect(() => {
     const isWriting = (document.activeElement as HTMLTextAreaElement | null)?.value;
     if (!isWriting) card.current?.focus();
+    return () => requestAnimationFrame(giveFocusBack);
   }, []);
 
   const answer = (decision: "allow" | "deny", duration: Duration) => {
@@ -140,6 +142,7 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
       {edited.value === null && (
         <label class="faint scope">
           <select
+            aria-label={t("remember")}
             value={scope.value}
             onChange={(event) => (scope.value = event.currentTarget.value as "tool" | "server")}
           >
@@ -150,6 +153,11 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
       )}
     </section>
   );
+}
+
+/** To the composer, unless the person went elsewhere or something else asks. */
+function giveFocusBack(): void {
+  if (document.activeElement === document.body) focus("composer");
 }
 
 function parsed(text: string): Record<string, JsonValue> | null {
