@@ -17,6 +17,7 @@ from uuid import uuid4
 import structlog
 
 from sidecar.chat.approvals import Approvals
+from sidecar.chat.elicitations import Elicitations
 from sidecar.chat.runs import Defaults, Runs
 from sidecar.config import ChatConfig, Loaded, McpServerConfig, ProviderConfig
 from sidecar.credentials import Credentials, Keyring, Vendor
@@ -27,6 +28,7 @@ from sidecar.live_settings import LiveSettings
 from sidecar.mcp_host.demo_server import demo_entry
 from sidecar.mcp_host.entries import Entries
 from sidecar.mcp_host.host import Host
+from sidecar.mcp_host.schema_check import check_form
 from sidecar.mcp_host.server import Network
 from sidecar.mcp_host.vault import Vault
 from sidecar.paths import Folders
@@ -87,6 +89,7 @@ class App:
     sessions: Sessions
     runs: Runs
     approvals: Approvals
+    elicitations: Elicitations
     host: Host
     providers: Providers
     attachments: Attachments
@@ -144,7 +147,8 @@ class App:
                 task.cancel()  # an exit waits for no import
         notice = ShutdownNotice(reason=reason, deadline_ms=round(SHUTDOWN_S * 1000))
         self.events.publish(ServerShutdown(data=notice))
-        self.approvals.close()
+        self.approvals.questions.close()
+        self.elicitations.questions.close()
         await self.runs.close()
         async with asyncio.TaskGroup() as group:
             group.create_task(self._close_host())
@@ -187,6 +191,9 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
     database = Database(None if kept_in is None else kept_in / DATABASE, recover=recover)
     conversations = Conversations(database, events.publish)
     history = History(database, conversations, events.publish)
+    elicitations = Elicitations(
+        timeout_s=config.mcp.approval_timeout_s, check=check_form, publish=events.publish
+    )
     host = Host(
         _servers(world.settings, demo=world.demo),
         log_dir=log_dir,
@@ -195,6 +202,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
         network=network,
         vault=Vault(kept_in and kept_in / TOKENS, world.keyring, world.redact),
         reveal=partial(_revealed, world.keyring, world.redact),
+        ask=elicitations.ask,
         save=attachments.save,
         emit=events.publish,
     )
@@ -247,6 +255,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             attachments=attachments,
             history=history,
             approvals=approvals,
+            elicitations=elicitations,
             host=host,
             providers=providers,
             credentials=credentials,
@@ -268,7 +277,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             door.routes(),
             Handlers(services),
             events,
-            approvals,
+            {"approvals": approvals.questions, "elicitations": elicitations.questions},
             AttachmentRoutes(attachments),
         )
         await server.start()
@@ -282,6 +291,7 @@ async def open_app(world: World, lifetime: Lifetime) -> AsyncIterator[App]:
             sessions=sessions,
             runs=runs,
             approvals=approvals,
+            elicitations=elicitations,
             host=host,
             providers=providers,
             attachments=attachments,

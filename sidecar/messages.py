@@ -27,9 +27,9 @@ def _absent(value: object) -> bool:
     return value is None
 
 
-def optional(description: str) -> Any:
-    """A field that is left out of the JSON when it has no value."""
-    return Field(default=None, exclude_if=_absent, description=description)
+def optional(description: str, alias: str | None = None) -> Any:
+    """A field that is left out of the JSON when it has no value; `alias` is its name there."""
+    return Field(default=None, exclude_if=_absent, description=description, alias=alias)
 
 
 class Value(BaseModel):

@@ -1,21 +1,18 @@
-"""Tool calls that wait for a person: ask everybody who can answer, the first answer wins.
+"""Tool calls that wait for a person.
 
-What needs no question is decided by `mcp_host.consent`; this file asks, remembers what the
-person said, and never leaves a question open: an answer, the clock, a cancel or the shutdown
-ends it. Knows no socket: it publishes events and is told the answers.
+What needs no question is decided by `mcp_host.consent`; this file asks, and remembers what the
+person said. Knows no socket: it publishes events and is told the answers.
 """
 
-import asyncio
 import json
 import sys
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
 from typing import Literal, TypeAlias, assert_never
 from uuid import uuid4
 
 from sidecar.chat.base import ToolSource
+from sidecar.chat.questions import Questions
 from sidecar.errors import BadRequest, NotFound
 from sidecar.mcp_host.consent import (
     Allowed,
@@ -45,7 +42,6 @@ from sidecar.visible import visible, visible_json
 SHOWN_CHARS = 8 * 1024  # of one string of the arguments
 SHOWN_TOTAL_CHARS = 64 * 1024  # of all of them, so that the event fits a frame
 PENDING_CHARS = 128 * 1024  # of the arguments of all open questions, for `hello`
-ANSWERS_KEPT = 256  # so that a late answer reads who was first
 
 DENIALS = {
     "rule": "A remembered rule denies this tool. Do not call it again.",
@@ -87,7 +83,6 @@ class _Question:
     tool: Tool
     arguments: JsonObject
     asking: Asking
-    answer: asyncio.Future[Verdict] = field(default_factory=asyncio.Future)
 
 
 class Approvals:
@@ -101,27 +96,16 @@ class Approvals:
     ) -> None:
         self._rules = rules
         self._tools = tools
-        self._timeout_s = timeout_s
         self._publish = publish
-        self._answerers: set[str] = set()
-        self._questions: dict[str, _Question] = {}
-        self._answered: OrderedDict[str, ApprovalResolution] = OrderedDict()
+        self.questions: Questions[Verdict, ApprovalResolution] = Questions(timeout_s, self._tell)
+        self._open: dict[str, _Question] = {}
         self._conversation_rules: list[StoredRule] = []
-        self._is_closing = False
-
-    def join(self, connection_id: str) -> None:
-        """This connection can ask a person."""
-        self._answerers.add(connection_id)
-
-    def leave(self, connection_id: str) -> None:
-        """Open questions stay: the window may be reloading."""
-        self._answerers.discard(connection_id)
 
     def pending(self) -> tuple[Approval, ...]:
         """All open questions; arguments that do not fit one frame together are left out."""
         left = PENDING_CHARS
         listed: list[Approval] = []
-        for question in self._questions.values():
+        for question in self._open.values():
             approval = question.approval
             left -= len(json.dumps(approval.arguments))
             if left < 0:
@@ -129,10 +113,6 @@ class Approvals:
                 approval = approval.model_copy(update=changes)
             listed.append(approval)
         return tuple(listed)
-
-    def close(self) -> None:
-        """Whatever is cancelled from now on ends by the shutdown."""
-        self._is_closing = True
 
     def decide(self, tool: Tool, asking: Asking) -> Decision:
         """What the rules say, without asking anybody."""
@@ -160,17 +140,17 @@ class Approvals:
         self, payload: ApprovalsResolvePayload, connection_id: str
     ) -> ApprovalsResolveResult:
         """Take a person's answer. Raises NotFound, or BadRequest for unusable arguments."""
-        question = self._questions.get(payload.approval_id)
+        question = self._open.get(payload.approval_id)
         if question is not None:
             await self._check(question, payload)
-            question = self._questions.get(payload.approval_id)  # somebody may have been faster
+            question = self._open.get(payload.approval_id)  # somebody may have been faster
         if question is None:
             return self._late(payload.approval_id)
         verdict: Verdict = Deny("person", DENIALS["person"])
         if payload.decision == "allow":
             verdict = Allow(question.arguments if payload.arguments is None else payload.arguments)
         result = ApprovalsResolveResult(applied=True, decision=payload.decision, by=connection_id)
-        self._settle(question, verdict, connection_id)
+        self.questions.settle(payload.approval_id, verdict, connection_id)
         if payload.duration == "conversation":
             self._remember_here(self._rule(question, payload))
             self._answer_alike(connection_id)
@@ -225,41 +205,25 @@ class Approvals:
         changed: ToolChange | None,
     ) -> Verdict:
         unanswered = Deny("unanswered", DENIALS["unanswered"])
-        if not self._answerers:
+        if not self.questions.can_ask:
             return unanswered
-        expires_at = datetime.now(UTC) + timedelta(seconds=self._timeout_s)
+        expires_at = self.questions.expires_at()
         approval = _approval(tool, arguments, tool_call_id, asking, changed, expires_at)
-        question = _Question(approval, tool, arguments, asking)
-        self._questions[approval.approval_id] = question
-        self._publish(ApprovalsPending(data=approval))
-        try:
-            async with asyncio.timeout(self._timeout_s):
-                return await question.answer
-        except TimeoutError:
-            if not question.answer.cancelled():  # it came with the last tick of the clock
-                return question.answer.result()
-            self._settle(question, unanswered, "timeout")
-            return unanswered
-        except asyncio.CancelledError:
-            self._settle(question, unanswered, "shutdown" if self._is_closing else "cancel")
-            raise
+        self._open[approval.approval_id] = _Question(approval, tool, arguments, asking)
+        pending = ApprovalsPending(data=approval)
+        return await self.questions.ask(
+            approval.approval_id, lambda: self._publish(pending), unanswered
+        )
 
-    def _settle(self, question: _Question, verdict: Verdict, by: str) -> None:
-        """Close the question, once. Only the first caller's verdict counts."""
-        approval_id = question.approval.approval_id
-        if self._questions.pop(approval_id, None) is None:
-            return
-        if not question.answer.done():
-            question.answer.set_result(verdict)
+    def _tell(self, approval_id: str, verdict: Verdict, by: str) -> ApprovalResolution:
+        del self._open[approval_id]
         decision: Literal["allow", "deny"] = "allow" if isinstance(verdict, Allow) else "deny"
         resolution = ApprovalResolution(approval_id=approval_id, decision=decision, by=by)
-        self._answered[approval_id] = resolution
-        while len(self._answered) > ANSWERS_KEPT:
-            self._answered.popitem(last=False)
         self._publish(ApprovalsResolved(data=resolution))
+        return resolution
 
     def _late(self, approval_id: str) -> ApprovalsResolveResult:
-        resolution = self._answered.get(approval_id)
+        resolution = self.questions.told(approval_id)
         if resolution is None:
             raise NotFound("There is no such approval; `hello` lists those that are pending.")
         return ApprovalsResolveResult(applied=False, decision=resolution.decision, by=resolution.by)
@@ -292,12 +256,13 @@ class Approvals:
 
     def _answer_alike(self, connection_id: str) -> None:
         """What was just remembered may answer other open questions too."""
-        for question in tuple(self._questions.values()):
+        for approval_id, question in tuple(self._open.items()):
             match self.decide(question.tool, question.asking):
                 case Allowed():
-                    self._settle(question, Allow(question.arguments), connection_id)
+                    self.questions.settle(approval_id, Allow(question.arguments), connection_id)
                 case Denied(reason):
-                    self._settle(question, Deny(reason, DENIALS[reason]), connection_id)
+                    denial = Deny(reason, DENIALS[reason])
+                    self.questions.settle(approval_id, denial, connection_id)
 
 
 def _approval(
@@ -306,7 +271,7 @@ def _approval(
     tool_call_id: str,
     asking: Asking,
     changed: ToolChange | None,
-    expires_at: datetime,
+    expires_at: str,
 ) -> Approval:
     shown = visible_json(arguments, SHOWN_CHARS)
     assert isinstance(shown, dict)
@@ -326,5 +291,5 @@ def _approval(
         arguments_truncated=True if is_cut or too_long else None,
         hints=tool.hints,
         changed=changed,
-        expires_at=expires_at.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        expires_at=expires_at,
     )

@@ -17,7 +17,7 @@ import structlog
 from pydantic import JsonValue
 
 from sidecar.chat.base import OnProgress
-from sidecar.errors import BadRequest, McpCrashed, McpError, RequestError, StorageError
+from sidecar.errors import McpCrashed, McpError, RequestError, StorageError
 from sidecar.mcp_host.catalogue import cut, fits
 from sidecar.mcp_host.clock import Clock, Overdue, Ticking, ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
@@ -33,10 +33,9 @@ from sidecar.messages import (
     ToolStatus,
 )
 from sidecar.protocol.base import RESULT_BYTES
-from sidecar.threads import load_modules, run_in_thread
+from sidecar.threads import run_in_thread
 
 if TYPE_CHECKING:
-    from jsonschema import ValidationError
     from mcp_types import CallToolResult, ContentBlock
 
 log = structlog.get_logger()
@@ -127,16 +126,6 @@ def _overdue(tool: Tool, clock: Clock, error: Overdue) -> str:
 
 def _ms_since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)
-
-
-async def check_arguments(tool: Tool, arguments: JsonObject) -> None:
-    """For arguments that a person edited. Raises BadRequest with the first field that is wrong."""
-    await load_modules("jsonschema", "referencing")
-    problem = await run_in_thread(partial(_first_problem, tool, arguments), "check arguments")
-    if problem is not None:
-        raise BadRequest(
-            f"arguments{problem.json_path.removeprefix('$')}: {cut(problem.message, FIELD_BYTES)}"
-        )
 
 
 def bounded(text: str) -> tuple[str, bool]:
@@ -278,43 +267,3 @@ def _structured(value: JsonValue) -> tuple[JsonValue, bool]:
 
 
 # ---- arguments ------------------------------------------------------------------------------
-
-
-def _first_problem(tool: Tool, arguments: JsonObject) -> "ValidationError | None":
-    from jsonschema.exceptions import best_match
-    from jsonschema.validators import Draft202012Validator, validator_for
-    from referencing import Registry
-    from referencing.exceptions import Unresolvable
-
-    schema = _without_patterns(tool.input_schema)
-    kind = validator_for(schema, default=Draft202012Validator)
-    # an empty registry: a `$ref` to somewhere else is never fetched
-    validator = kind(schema, registry=Registry())
-    try:
-        problem: ValidationError | None = best_match(validator.iter_errors(arguments))
-    except (Unresolvable, RecursionError) as error:
-        raise BadRequest(
-            f"The input schema of {tool.server_name} cannot be checked against: {error}. "
-            "Allow the call as it is, or deny it."
-        ) from error
-    return problem
-
-
-def _without_patterns(schema: JsonObject) -> JsonObject:
-    """What is left to check; a server's pattern may take for ever, and stops every thread.
-
-    Wherever they stand, since a `$ref` can make a schema of anything. A property of such a name
-    stays: its schema is no string, as a pattern is.
-    """
-    dropped = set()
-    if isinstance(schema.get("pattern"), str):
-        dropped = {"pattern"}
-    if "patternProperties" in schema:  # without it, nobody knows which properties are additional
-        dropped |= {"patternProperties", "additionalProperties", "unevaluatedProperties"}
-    return {name: _stripped(value) for name, value in schema.items() if name not in dropped}
-
-
-def _stripped(value: JsonValue) -> JsonValue:
-    if isinstance(value, dict):
-        return _without_patterns(value)
-    return [_stripped(item) for item in value] if isinstance(value, list) else value

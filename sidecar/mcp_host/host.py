@@ -14,13 +14,15 @@ from pathlib import Path
 from sidecar.chat.base import OnProgress
 from sidecar.config import McpServerConfig
 from sidecar.errors import Conflict, NotFound
+from sidecar.mcp_host.asking import Ask
 from sidecar.mcp_host.authorizing import Authorizing, Invitation
-from sidecar.mcp_host.calls import Save, check_arguments, run_call
+from sidecar.mcp_host.calls import Save, run_call
 from sidecar.mcp_host.catalogue import ListedTool, Shelf, merge
 from sidecar.mcp_host.clock import RECONNECT_S, Clock
 from sidecar.mcp_host.guardian import Guardian
 from sidecar.mcp_host.memory import Memory
 from sidecar.mcp_host.run_notes import RunNotes, sweep
+from sidecar.mcp_host.schema_check import check
 from sidecar.mcp_host.secrets import Reveal
 from sidecar.mcp_host.server import McpServer, Network, Snapshot
 from sidecar.mcp_host.vault import Vault
@@ -52,6 +54,7 @@ class Host:
         network: Network,
         vault: Vault,
         reveal: Reveal,
+        ask: Ask,
         save: Save,
         emit: Callable[[McpServerStateChanged | McpToolsChanged], None],
     ) -> None:
@@ -60,7 +63,8 @@ class Host:
         `notes_dir` has the notes of the servers that run, also of those of killed processes,
         `memory_dir` what is known of a server from one run to the next.
         `vault` has what authorization servers gave us, `reveal` knows the secrets that entries
-        refer to. `save` keeps the media of results and returns their attachment_id.
+        refer to. `ask` has a person answer what servers want to know. `save` keeps the media of
+        results and returns their attachment_id.
         """
         self._save = save
         self._emit = emit
@@ -71,6 +75,7 @@ class Host:
         self._network = network
         self._vault = vault
         self._reveal = reveal
+        self._ask = ask
         self._servers: dict[str, McpServer] = {}
         self._wanted = dict(servers)
         self._supervised: dict[str, asyncio.Task[None]] = {}
@@ -152,6 +157,7 @@ class Host:
             self._network,
             self._vault,
             self._reveal,
+            self._ask,
             self._guardian,
             self._memory,
             self._changed,
@@ -249,7 +255,7 @@ class Host:
 
     async def check(self, tool: Tool, arguments: JsonObject) -> None:
         """Raises BadRequest for arguments that the tool's schema does not take."""
-        await check_arguments(tool, arguments)
+        await check(tool.input_schema, arguments, "arguments")
 
     async def call(
         self,

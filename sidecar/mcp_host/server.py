@@ -31,6 +31,7 @@ from sidecar.errors import (
     SidecarError,
 )
 from sidecar.mcp_host import diagnosis
+from sidecar.mcp_host.asking import Ask
 from sidecar.mcp_host.authorizing import Authorizing
 from sidecar.mcp_host.catalogue import ListedTool, cut, fingerprint, offered
 from sidecar.mcp_host.challenge import Challenge
@@ -112,6 +113,7 @@ class McpServer:
         network: Network,
         vault: Vault,
         reveal: Reveal,
+        ask: Ask,
         guardian: Guardian,
         memory: Memory,
         on_change: Callable[[Snapshot], None],
@@ -126,6 +128,7 @@ class McpServer:
         self._decided = asyncio.Event()  # neither starting nor about to
         self._network = network
         self._reveal = reveal
+        self._ask = ask
         self._revealed = config  # with its secrets, when it is started
         self.first_news = asyncio.Event()  # it is known what it starts, or why not
         self._guardian = guardian
@@ -498,7 +501,14 @@ class McpServer:
         try:
             async with self._limit(self._connect_timeout_s):
                 return await stack.enter_async_context(
-                    connect(self.name, transport, mode, self._changed.set, self._tool_dropped)
+                    connect(
+                        self.name,
+                        transport,
+                        mode,
+                        self._changed.set,
+                        self._tool_dropped,
+                        self._ask,
+                    )
                 )
         except TimeoutError as error:
             raise McpTimeout("no answer", server=self.name) from error

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from types import TracebackType
 from typing import Any
 
@@ -19,7 +19,7 @@ from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from mcp.client import Client, InputRequiredRoundsExceededError, Transport
 from mcp.client._transport import ReadStream, TransportStreams, WriteStream
-from mcp.client.session import IncomingMessage
+from mcp.client.session import ClientRequestContext, IncomingMessage
 from mcp.client.subscriptions import SubscriptionLost
 from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
@@ -30,9 +30,11 @@ from pydantic import JsonValue, ValidationError
 
 from sidecar import __version__
 from sidecar.errors import McpCrashed, McpError, McpInvalidResult
+from sidecar.mcp_host.asking import Ask
 from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
 from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
+from sidecar.mcp_host.eliciting import elicit
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
 from sidecar.mcp_host.memory import Mode
 from sidecar.mcp_host.streams import Incoming, Stream
@@ -80,6 +82,7 @@ class Session:
         self._client = client
         self._on_dropped = on_dropped
         self._running: set[Ticking] = set()
+        self._is_idle = asyncio.Event()  # no call runs
 
     async def list_tools(self) -> tuple[ListedTool, ...]:
         """Raises McpError. The caller's deadline bounds the pages that a server makes up."""
@@ -105,11 +108,36 @@ class Session:
             ticking.progress(progress, total, told)
 
         self._running.add(ticking)
+        self._is_idle.clear()
         try:
             with self._translated("its result"):
                 return await self._client.call_tool(name, arguments, progress_callback=report)
         finally:
             self._running.discard(ticking)
+            if not self._running:
+                self._is_idle.set()
+
+    async def answered(self, asking: Coroutine[Any, Any, types.ElicitResult]) -> types.ElicitResult:
+        """What a person answers, with the clocks of calls stopped.
+
+        A question that came with a call is taken back when no call runs any more: older servers
+        do not say which one they ask for, nor that they do not want to know any more.
+        """
+        has_calls = bool(self._running)
+        with self.paused():
+            answer = asyncio.create_task(asking)
+            idle = asyncio.create_task(self._is_idle.wait())
+            try:
+                await asyncio.wait(
+                    [answer, idle] if has_calls else [answer], return_when=asyncio.FIRST_COMPLETED
+                )
+                if answer.done():
+                    return answer.result()
+                return types.ElicitResult(action="cancel")
+            finally:
+                idle.cancel()
+                answer.cancel()
+                await asyncio.wait([answer, idle])
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -213,8 +241,11 @@ async def connect(
     mode: Mode,
     on_changed: Callable[[], None],
     on_dropped: Dropped,
+    ask: Ask,
 ) -> AsyncGenerator[Session, None]:
     """To be entered and left in one task. `on_changed`: a list of an older server did.
+
+    `ask` has a person answer what the server wants to know.
 
     Errors of the SDK and of the transport come out as they are, often in groups.
     """
@@ -223,15 +254,22 @@ async def connect(
         if isinstance(message, LIST_CHANGED):
             on_changed()
 
+    async def on_question(
+        context: ClientRequestContext, params: types.ElicitRequestParams
+    ) -> types.ElicitResult:
+        return await session.answered(elicit(server, params, ask))
+
     client = Client(
         _Tolerant(transport, on_dropped),
         mode=mode,
         message_handler=on_message,
+        elicitation_callback=on_question,
         client_info=types.Implementation(name="sidecar", version=__version__),
         cache=None,  # the catalogue is the cache
     )
     async with client:
-        yield Session(server, client, on_dropped)
+        session = Session(server, client, on_dropped)
+        yield session
 
 
 # ---- tools ----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sidecar.protocol.conversations import (
     ConversationsDeleted,
     ConversationsUpdated,
 )
+from sidecar.protocol.elicitations import ElicitationsPending, ElicitationsResolved
 from sidecar.protocol.mcp import McpServerStateChanged, McpToolsChanged
 from sidecar.protocol.program import ConfigChanged, ServerShutdown
 from sidecar.protocol.providers import KeysChanged
@@ -23,6 +24,8 @@ Event: TypeAlias = Annotated[
     | ConversationsDeleted
     | ApprovalsPending
     | ApprovalsResolved
+    | ElicitationsPending
+    | ElicitationsResolved
     | McpServerStateChanged
     | McpToolsChanged
     | KeysChanged

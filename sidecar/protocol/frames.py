@@ -21,6 +21,7 @@ from sidecar.protocol.conversations import (
     ConversationsListResult,
     ConversationsSearchResult,
 )
+from sidecar.protocol.elicitations import ElicitationsResolveResult
 from sidecar.protocol.events import Event
 from sidecar.protocol.mcp import (
     AuthorizeResult,
@@ -99,6 +100,7 @@ AnyResult: TypeAlias = (
     | KeysStatusResult
     | KeysSetResult
     | ApprovalsResolveResult
+    | ElicitationsResolveResult
     | RulesListResult
     | RulesDeleteResult
     | McpServersListResult
@@ -157,7 +159,7 @@ def error_info(error: SidecarError) -> ErrorInfo:
 
 
 def encode(frame: Frame) -> str:
-    return frame.model_dump_json()
+    return frame.model_dump_json(by_alias=True)
 
 
 def newest_parts(message: Message, max_bytes: int) -> tuple[Message, bool]:

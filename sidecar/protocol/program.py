@@ -26,6 +26,7 @@ from sidecar.protocol.base import (
     Result,
 )
 from sidecar.protocol.chat import RunInfo
+from sidecar.protocol.elicitations import Elicitation
 
 
 class ClientInfo(Inbound):
@@ -38,7 +39,8 @@ class HelloPayload(Inbound):
     client: ClientInfo | None = None
     events: tuple[str, ...] = Field(default=(), description='Topics of events; "*" is all.')
     answers: tuple[str, ...] = Field(
-        default=(), description="What this client asks its person about: `approvals`."
+        default=(),
+        description="What this client asks its person about: `approvals`, `elicitations`.",
     )
 
 
@@ -66,6 +68,7 @@ class Limits(Result):
 
 class Pending(Result):
     approvals: tuple[Approval, ...]
+    elicitations: tuple[Elicitation, ...] = ()  # which an older sidecar does not send
 
 
 class HelloResult(Result):

@@ -23,6 +23,7 @@ from sidecar.protocol.conversations import (
     ConversationsSearch,
     ConversationsUpdate,
 )
+from sidecar.protocol.elicitations import ElicitationsResolve
 from sidecar.protocol.mcp import (
     McpServersAdd,
     McpServersApprove,
@@ -74,6 +75,7 @@ AnyRequest: TypeAlias = (
     | ApprovalsResolve
     | ApprovalsRulesList
     | ApprovalsRulesDelete
+    | ElicitationsResolve
     | McpServersList
     | McpServersAdd
     | McpServersUpdate

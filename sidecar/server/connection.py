@@ -6,18 +6,24 @@ can send, so that a stuck window slows nobody. What a request means is the handl
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from time import monotonic
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 from uuid import uuid4
 
 import structlog
 from aiohttp import WSMsgType, web
 
-from sidecar.chat.approvals import Approvals
+from sidecar.chat.questions import Questions
 from sidecar.chat.run import Run
-from sidecar.errors import DuplicateRequest, HelloRequired, Overloaded, SidecarError
+from sidecar.errors import (
+    BadRequest,
+    DuplicateRequest,
+    HelloRequired,
+    Overloaded,
+    SidecarError,
+)
 from sidecar.protocol.base import (
     ACTIONS_PER_S,
     CLOSE_BINARY,
@@ -57,8 +63,9 @@ class Connection:
         transport: asyncio.WriteTransport,
         handler: Handler,
         events: Events,
-        approvals: Approvals,
+        questions: Mapping[str, Questions[Any, Any]],
     ) -> None:
+        """`questions` are what a person may be asked, by the topic that tells of them."""
         self.connection_id = uuid4().hex
         self.is_extended = False
         self.conversation_id: str | None = None  # of a basic client, which has one
@@ -66,7 +73,7 @@ class Connection:
         self._transport = transport
         self._handler = handler
         self._events = events
-        self._approvals = approvals
+        self._questions = questions
         self._topics: frozenset[str] = frozenset()
         self._open: dict[str, Follow | None] = {}  # requests that are being answered
         self._tasks: set[asyncio.Task[None]] = set()
@@ -97,21 +104,30 @@ class Connection:
             asyncio.get_running_loop().call_later(FAREWELL_S, self._transport.abort)
         finally:
             self._events.unsubscribe(self._on_event)
-            self._approvals.leave(self.connection_id)
+            for asked in self._questions.values():
+                asked.leave(self.connection_id)
             for follow in self._follows():
                 follow.run.unfollow(self._wake)
 
-    def subscribe(self, topics: Sequence[str], *, can_answer: bool) -> None:
+    def subscribe(self, topics: Sequence[str], answers: Sequence[str]) -> None:
         """From now on extended: sees every chunk, and the events of these topics.
 
-        Who can answer approvals is told of them, whatever the topics say.
+        Who can answer questions is told of them, whatever the topics say. Raises BadRequest for
+        questions that nobody asks.
         """
+        unknown = [word for word in answers if word not in self._questions]
+        if unknown:
+            known = ", ".join(self._questions)
+            raise BadRequest(
+                f"answers: there is no {unknown[0]!r:.80} to answer; there are: {known}."
+            )
         self.is_extended = True
-        self._topics = frozenset((*topics, "approvals") if can_answer else topics)
-        if can_answer:
-            self._approvals.join(self.connection_id)
-        else:
-            self._approvals.leave(self.connection_id)
+        self._topics = frozenset((*topics, *answers))
+        for topic, asked in self._questions.items():
+            if topic in answers:
+                asked.join(self.connection_id)
+            else:
+                asked.leave(self.connection_id)
 
     def followed(self, request_id: str) -> Run | None:
         """The run that answers this open request."""

@@ -11,12 +11,13 @@ import json
 import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
 
 import structlog
 from aiohttp import hdrs, web
 from aiohttp.web_protocol import RequestHandler
 
-from sidecar.chat.approvals import Approvals
+from sidecar.chat.questions import Questions
 from sidecar.door_key import DoorKey
 from sidecar.errors import (
     BadRequest,
@@ -126,7 +127,7 @@ class Server:
         door: Iterable[web.RouteDef],
         handler: Handler,
         events: Events,
-        approvals: Approvals,
+        questions: Mapping[str, Questions[Any, Any]],
         attachments: AttachmentRoutes,
         *,
         waiting: int = WAITING,
@@ -140,7 +141,7 @@ class Server:
         self._door_key = door_key
         self._handler = handler
         self._events = events
-        self._approvals = approvals
+        self._questions = questions
         self._attachments = attachments
         self._connections: dict[Connection, str] = {}  # and the token of each
         self._sockets = 0  # also those whose upgrade is being answered
@@ -302,7 +303,7 @@ class Server:
         transport = request.transport
         await response.prepare(request)
         assert transport is not None
-        connection = Connection(response, transport, self._handler, self._events, self._approvals)
+        connection = Connection(response, transport, self._handler, self._events, self._questions)
         self._connections[connection] = request[TOKEN]
         if not self._gate.knows(request[TOKEN]):  # its session ended during the upgrade
             await connection.close(CLOSE_SESSION_ENDED, "session ended")

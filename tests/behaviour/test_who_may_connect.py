@@ -37,7 +37,7 @@ from sidecar.server.http import SOCKETS, WAITING, Server, bind
 from sidecar.server.sessions import Sessions
 from sidecar.store.attachments import Attachments
 from sidecar.store.rules import Rules
-from tests.support.hosts import DIRECT, no_secrets
+from tests.support.hosts import DIRECT, no_secrets, nobody_answers
 from tests.support.keyrings import MemoryKeyring
 from tests.support.world import TOKEN, running, world
 
@@ -528,6 +528,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         network=DIRECT,
         vault=Vault(None, Keyring("sidecar", MemoryKeyring), lambda secret: None),
         reveal=no_secrets,
+        ask=nobody_answers,
         save=attachments.save,
         emit=lambda event: None,
     )
@@ -542,7 +543,7 @@ async def test_a_connection_that_shows_no_token_in_time_is_closed() -> None:
         (),
         answer,
         Events(),
-        approvals,
+        {"approvals": approvals.questions},
         files,
         waiting_s=0.3,
     )

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from sidecar.errors import BadRequest, StorageFull
-from sidecar.mcp_host.calls import bounded, check_arguments, run_call
+from sidecar.errors import StorageFull
+from sidecar.mcp_host.calls import bounded, run_call
 from sidecar.mcp_host.clock import Clock, Ticking
 from sidecar.messages import (
     Attachment,
@@ -469,48 +469,3 @@ async def test_at_most_eight_calls_of_a_server_run_at_once() -> None:
         heard = host.host.logs("s", 200)
         assert sum(line.startswith("hanging") for line in heard) == 8
         assert heard.index("echo mine") > 8
-
-
-# ---- arguments that a person edited ---------------------------------------------------------
-
-SCHEMA: JsonObject = {
-    "type": "object",
-    "properties": {
-        "count": {"type": "integer"},
-        "other": {"$ref": "https://example.com/x"},
-        "endless": {"$ref": "#/properties/endless"},
-        "pattern": {"type": "string", "pattern": "^(a+)+$"},
-        "map": {"patternProperties": {"^(a+)+$": {}}, "additionalProperties": False},
-    },
-    "required": ["count"],
-}
-
-
-async def test_edited_arguments_that_fit_the_schema_pass() -> None:
-    await check_arguments(a_tool("t", SCHEMA), {"count": 3})
-
-
-@pytest.mark.parametrize(
-    ("arguments", "problem"),
-    [
-        ({}, "'count' is a required property"),
-        ({"count": "three"}, r"arguments\.count: 'three' is not of type 'integer'"),
-        ({"count": 3, "other": 1}, "cannot be checked"),
-        ({"count": 3, "endless": 1}, "cannot be checked"),
-        ({"count": 3, "pattern": 1}, r"arguments\.pattern: 1 is not of type 'string'"),
-    ],
-)
-async def test_edited_arguments_that_do_not_fit_are_refused_by_field(
-    arguments: JsonObject, problem: str
-) -> None:
-    with pytest.raises(BadRequest, match=problem):
-        await check_arguments(a_tool("t", SCHEMA), arguments)
-
-
-async def test_a_servers_patterns_are_not_tried() -> None:
-    evil = "a" * 25 + "!"
-
-    async with loop_watch() as longest_pause_s:
-        await check_arguments(a_tool("t", SCHEMA), {"count": 3, "pattern": evil, "map": {evil: 1}})
-
-    assert longest_pause_s() < 0.5

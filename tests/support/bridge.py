@@ -109,12 +109,12 @@ class Bridge:
         body = await request.read()
         message = json.loads(body)
         key = request.headers.get("Mcp-Session-Id")
-        if message["method"] == "initialize":
+        if message.get("method") == "initialize":
             key = await self._spawn()
         session = self.sessions.get(key or "")
         if session is None or key is None:
             return web.Response(status=404)
-        if "id" not in message:
+        if "id" not in message or "method" not in message:
             session.say(body)
             return web.Response(status=202)
         listener = session.listen(message["id"])
@@ -216,14 +216,14 @@ async def served(
 
 
 @contextlib.asynccontextmanager
-async def modern_over_http() -> AsyncIterator[McpServerConfig]:
-    """The entry of `servers/modern.py`; it may not listen yet."""
+async def modern_over_http(module: str = "modern") -> AsyncIterator[McpServerConfig]:
+    """The entry of a module of `servers` that takes a port; it may not listen yet."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = await asyncio.create_subprocess_exec(
         sys.executable,
-        *("-m", "tests.support.servers.modern", str(port)),
+        *("-m", f"tests.support.servers.{module}", str(port)),
         cwd=PROJECT,
         stderr=asyncio.subprocess.DEVNULL,
     )

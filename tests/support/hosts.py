@@ -12,6 +12,7 @@ from typing import Any
 
 from sidecar.config import McpServerConfig
 from sidecar.credentials import Keyring
+from sidecar.mcp_host.asking import Question, Reply
 from sidecar.mcp_host.host import Host
 from sidecar.mcp_host.server import Network
 from sidecar.mcp_host.vault import Vault
@@ -29,6 +30,10 @@ from tests.support.keyrings import MemoryKeyring
 
 PROJECT = Path(__file__).parents[2]
 PATIENCE_S = 10.0  # on a machine that does other things too
+
+
+async def nobody_answers(question: Question) -> Reply:
+    return Reply("cancel")
 
 
 async def no_secrets(names: Sequence[str]) -> Mapping[str, str | None]:
@@ -54,8 +59,8 @@ def faulty(fault: str, **settings: Any) -> McpServerConfig:
     return _module("faulty", fault, **settings)
 
 
-def modern() -> McpServerConfig:
-    return _module("modern")
+def modern(module: str = "modern") -> McpServerConfig:
+    return _module(module)
 
 
 def _module(name: str, *args: str, **settings: Any) -> McpServerConfig:
@@ -77,6 +82,8 @@ class WatchedHost:
         vault: Vault | None,
     ) -> None:
         self.events: list[McpServerStateChanged | McpToolsChanged] = []
+        self.questions: list[Question] = []
+        self.answer = nobody_answers
         self.pids: set[int] = set()
         self._happened = asyncio.Event()
         self.attachments = Attachments(None)
@@ -88,9 +95,15 @@ class WatchedHost:
             network=network,
             vault=vault or Vault(None, Keyring("test", MemoryKeyring), redact_value),
             reveal=no_secrets,
+            ask=self._ask,
             save=self.attachments.save,
             emit=self._emit,
         )
+
+    async def _ask(self, question: Question) -> Reply:
+        self.questions.append(question)
+        self._happened.set()
+        return await self.answer(question)
 
     def _emit(self, event: McpServerStateChanged | McpToolsChanged) -> None:
         self.events.append(event)

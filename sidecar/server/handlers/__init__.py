@@ -28,6 +28,7 @@ from sidecar.protocol.conversations import (
     ConversationsSearch,
     ConversationsUpdate,
 )
+from sidecar.protocol.elicitations import ElicitationsResolve
 from sidecar.protocol.mcp import (
     McpServersAdd,
     McpServersApprove,
@@ -120,6 +121,8 @@ class Handlers:
                 return await providers.delete_key(services, provider.provider)
             case ApprovalsResolve(payload=answer):
                 return await services.approvals.resolve(answer, connection.connection_id)
+            case ElicitationsResolve(payload=reply):
+                return await services.elicitations.resolve(reply, connection.connection_id)
             case ApprovalsRulesList():
                 return RulesListResult(items=services.approvals.rules())
             case ApprovalsRulesDelete(payload=rules):

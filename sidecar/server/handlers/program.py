@@ -19,7 +19,7 @@ def hello(services: Services, greeting: HelloPayload, connection: Connection) ->
         raise UnsupportedProtocol(
             f"This sidecar speaks protocol {spoken}, not {greeting.protocol}."
         )
-    connection.subscribe(greeting.events, can_answer="approvals" in greeting.answers)
+    connection.subscribe(greeting.events, greeting.answers)
     services.greeted.set()
     return HelloResult(
         protocol=PROTOCOL_VERSION,
@@ -28,7 +28,10 @@ def hello(services: Services, greeting: HelloPayload, connection: Connection) ->
         capabilities=CAPABILITIES,
         limits=Limits(),
         runs=services.runs.running(),
-        pending=Pending(approvals=services.approvals.pending()),
+        pending=Pending(
+            approvals=services.approvals.pending(),
+            elicitations=services.elicitations.pending(),
+        ),
     )
 
 

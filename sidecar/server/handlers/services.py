@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sidecar.chat.approvals import Approvals
 from sidecar.chat.base import Attachments
+from sidecar.chat.elicitations import Elicitations
 from sidecar.chat.runs import Runs
 from sidecar.credentials import Credentials, Keyring
 from sidecar.live_settings import LiveSettings
@@ -26,6 +27,7 @@ class Services:
     attachments: Attachments
     history: History
     approvals: Approvals
+    elicitations: Elicitations
     host: Host
     providers: Providers
     credentials: Credentials

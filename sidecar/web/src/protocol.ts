@@ -34,6 +34,7 @@ export interface Payloads {
   "approvals.resolve": ApprovalsResolvePayload;
   "approvals.rules.list": Nothing;
   "approvals.rules.delete": RulesDeletePayload;
+  "elicitations.resolve": ElicitationsResolvePayload;
   "mcp.servers.list": Nothing;
   "mcp.servers.add": ServerEntry;
   "mcp.servers.update": ServerEntry;
@@ -79,6 +80,7 @@ export interface Results {
   "approvals.resolve": ApprovalsResolveResult;
   "approvals.rules.list": RulesListResult;
   "approvals.rules.delete": RulesDeleteResult;
+  "elicitations.resolve": ElicitationsResolveResult;
   "mcp.servers.list": McpServersListResult;
   "mcp.servers.add": McpServerStatus;
   "mcp.servers.update": McpServerStatus;
@@ -185,6 +187,7 @@ export type Request =
   | ApprovalsResolve
   | ApprovalsRulesList
   | ApprovalsRulesDelete
+  | ElicitationsResolve
   | McpServersList
   | McpServersAdd
   | McpServersUpdate
@@ -215,7 +218,7 @@ export interface HelloPayload {
   client?: ClientInfo | null;
   /** Topics of events; "*" is all. */
   events?: string[];
-  /** What this client asks its person about: `approvals`. */
+  /** What this client asks its person about: `approvals`, `elicitations`. */
   answers?: string[];
 }
 
@@ -579,6 +582,21 @@ export interface ApprovalsRulesDelete {
 export interface RulesDeletePayload {
   rule_id?: string | null;
   all?: boolean;
+}
+
+export interface ElicitationsResolve {
+  action: "elicitations.resolve";
+  /** Chosen by the client; unique while unanswered. */
+  request_id: string;
+  payload: ElicitationsResolvePayload;
+}
+
+export interface ElicitationsResolvePayload {
+  elicitation_id: string;
+  /** cancel: dismissed without a choice. */
+  action: "accept" | "decline" | "cancel";
+  /** What a form was filled with; fields left out get their defaults. */
+  content?: { [key: string]: JsonValue } | null;
 }
 
 export interface McpServersList {
@@ -1195,6 +1213,7 @@ export type Result =
   | KeysStatusResult
   | KeysSetResult
   | ApprovalsResolveResult
+  | ElicitationsResolveResult
   | RulesListResult
   | RulesDeleteResult
   | McpServersListResult
@@ -1252,6 +1271,7 @@ export interface RunInfo {
 
 export interface Pending {
   approvals: Approval[];
+  elicitations: Elicitation[];
 }
 
 export interface Approval {
@@ -1283,6 +1303,19 @@ export interface ToolChange {
   /** The description when it was allowed. */
   before: string;
   after: string;
+}
+
+export interface Elicitation {
+  elicitation_id: string;
+  server: string;
+  mode: "form" | "url";
+  /** The server's own words. */
+  message: string;
+  /** Of a form: an object of plain fields, as JSON Schema. */
+  schema?: { [key: string]: JsonValue };
+  /** To open, once the person agrees; nothing is sent back from there. */
+  url?: string;
+  expires_at: string;
 }
 
 export interface ChatResult {
@@ -1482,6 +1515,14 @@ export interface ApprovalsResolveResult {
   by: string;
 }
 
+export interface ElicitationsResolveResult {
+  /** False: somebody else was first. */
+  applied: boolean;
+  action: "accept" | "decline" | "cancel";
+  /** connection_id, or cancel, shutdown, timeout. */
+  by: string;
+}
+
 export interface RulesListResult {
   items: Rule[];
 }
@@ -1654,6 +1695,8 @@ export type Event =
   | ConversationsDeleted
   | ApprovalsPending
   | ApprovalsResolved
+  | ElicitationsPending
+  | ElicitationsResolved
   | McpServerStateChanged
   | McpToolsChanged
   | KeysChanged
@@ -1709,6 +1752,24 @@ export interface ApprovalsResolved {
 export interface ApprovalResolution {
   approval_id: string;
   decision: "allow" | "deny";
+  by: string;
+}
+
+export interface ElicitationsPending {
+  type: "elicitations.pending";
+  /** A server asks a person something. */
+  data: Elicitation;
+}
+
+export interface ElicitationsResolved {
+  type: "elicitations.resolved";
+  /** Somebody or something answered it. */
+  data: ElicitationResolution;
+}
+
+export interface ElicitationResolution {
+  elicitation_id: string;
+  action: "accept" | "decline" | "cancel";
   by: string;
 }
 

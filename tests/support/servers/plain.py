@@ -38,6 +38,9 @@ class Plain:
             self.receive(json.loads(line))
 
     def receive(self, message: Json) -> None:
+        if "method" not in message:
+            self.on_answer(message["result"])
+            return
         if "id" not in message:
             self.on_notification(message["method"], message.get("params") or {})
             return
@@ -64,6 +67,10 @@ class Plain:
 
     def say(self, line: str) -> None:
         print(line, file=sys.stderr, flush=True)
+
+    def on_answer(self, result: Json) -> None:
+        """To what `ask` asked: it is the result of that call."""
+        self.send({"id": self.request_id, "result": text(json.dumps(result, sort_keys=True))})
 
     def on_unknown(self, message: Json) -> None:
         self.send({"id": message["id"], "error": {"code": -32601, "message": "Method not found"}})
@@ -93,6 +100,11 @@ class Plain:
     def call_echo(self, arguments: Json) -> Json | None:
         self.say(f"echo {arguments.get('text')}")
         return text(str(arguments.get("text")))
+
+    def call_ask(self, arguments: Json) -> None:
+        """Asks the person; the arguments are the parameters of `elicitation/create`."""
+        self.say("asking")
+        self.send({"id": "q1", "method": "elicitation/create", "params": arguments})
 
     def call_environment(self, arguments: Json) -> Json:
         return text(json.dumps(dict(os.environ)))
