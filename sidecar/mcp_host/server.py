@@ -506,7 +506,7 @@ class McpServer:
                         transport,
                         mode,
                         self._changed.set,
-                        self._tool_dropped,
+                        self._left_out,
                         self._ask,
                     )
                 )
@@ -622,10 +622,10 @@ class McpServer:
         is_runner = PurePath(self.config.command or "").stem in PACKAGE_RUNNERS
         return DOWNLOAD_S if is_runner else CONNECT_S
 
-    def _tool_dropped(self, tool: str, reason: str) -> None:
-        tool = cut(tool, SHOWN_BYTES)
-        self.log.note(f"sidecar: the tool {tool!r} is left out: {reason}")
-        log.warning("mcp_tool_left_out", server=self.name, tool=tool, reason=reason)
+    def _left_out(self, kind: str, name: str, reason: str) -> None:
+        name = cut(name, SHOWN_BYTES)
+        self.log.note(f"sidecar: the {kind} {name!r} is left out: {reason}")
+        log.warning("mcp_entry_left_out", server=self.name, kind=kind, name=name, reason=reason)
 
     # ---- what is known of it from one life to the next, and from one run ------------------
 

@@ -1,9 +1,9 @@
 """A session with one MCP server through the SDK: negotiate, list the tools, call one.
 
-The only place that calls the SDK's client; its errors leave here as ours. Lists are taken
-tolerantly: a malformed tool costs itself, not its neighbours. Results are not held against the
-output schemas that servers promise: a model can use one that is a little off, and a pattern in a
-schema can stop the whole program. Importing this imports the SDK, so it is loaded off the loop.
+The only place that calls the SDK's client; its errors leave here as ours. What comes was sifted
+before (`tolerance.py`). Results are not held against the output schemas that servers promise: a
+model can use one that is a little off, and a pattern in a schema can stop the whole program.
+Importing this imports the SDK, so it is loaded off the loop.
 """
 
 import asyncio
@@ -11,33 +11,28 @@ import contextlib
 import json
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from types import TracebackType
 from typing import Any
 
 import mcp_types as types
 from jsonschema.exceptions import SchemaError
 from jsonschema.validators import Draft202012Validator, validator_for
 from mcp.client import Client, InputRequiredRoundsExceededError, Transport
-from mcp.client._transport import ReadStream, TransportStreams, WriteStream
 from mcp.client.session import ClientRequestContext, IncomingMessage
 from mcp.client.subscriptions import SubscriptionLost
-from mcp.shared.dispatcher import coerce_request_id
 from mcp.shared.exceptions import MCPError
-from mcp.shared.message import SessionMessage
-from mcp_types.methods import parse_server_result
-from mcp_types.version import LATEST_HANDSHAKE_VERSION, MODERN_PROTOCOL_VERSIONS
-from pydantic import JsonValue, ValidationError
+from mcp_types.version import MODERN_PROTOCOL_VERSIONS
+from pydantic import ValidationError
 
 from sidecar import __version__
 from sidecar.errors import McpCrashed, McpError, McpInvalidResult
 from sidecar.mcp_host.asking import Ask
-from sidecar.mcp_host.catalogue import ListedTool, cut, digest, fits
+from sidecar.mcp_host.catalogue import ListedTool, cut, digest
 from sidecar.mcp_host.clock import Ticking
 from sidecar.mcp_host.diagnosis import NotDelivered
 from sidecar.mcp_host.eliciting import elicit
 from sidecar.mcp_host.http import LOST, NOT_DELIVERED
 from sidecar.mcp_host.memory import Mode
-from sidecar.mcp_host.streams import Incoming, Stream
+from sidecar.mcp_host.tolerance import OUTPUT_SCHEMA, SCHEMA_BYTES, Dropped, Tolerant, first_problem
 from sidecar.messages import Hints, JsonObject
 from sidecar.protocol.base import TOOLS_PER_SERVER
 from sidecar.threads import run_in_thread
@@ -45,29 +40,17 @@ from sidecar.visible import visible
 
 PAGES = 100  # of a list; a server may page for ever
 SCHEMA_DEPTH = 64
-SCHEMA_BYTES = 128 * 1024  # more than any model's context has room for beside other tools
-TOOL_BYTES = 2 * SCHEMA_BYTES  # as listed: both schemas and the rest
 NAME_CHARS = 128  # what MCP advises; a name goes into errors, rules and logs
 MESSAGE_BYTES = 2000  # of a server's own error text
 PROGRESS_BYTES = 256  # of its word on how far a call is
 RELISTEN_S = (1.0, 60.0)  # first and longest pause before a lost subscription is opened again
 LISTENED_S = 60.0  # a subscription of this length forgives what was before
 
-OUTPUT_SCHEMA = "sidecar/outputSchema"  # in a tool's `_meta`, where the SDK leaves it alone
-# How the SDK's HTTP transport says that an answer broke off, under the code for a closed connection
-BROKE_OFF = (
-    "SSE stream failed: ",
-    "SSE stream ended without a response",
-    "SSE stream ended and reconnection attempts were exhausted",
-)
-
 LIST_CHANGED = (
     types.ToolListChangedNotification,
     types.PromptListChangedNotification,
     types.ResourceListChangedNotification,
 )
-
-Dropped = Callable[[str, str], None]  # a tool's name, and why it cannot be offered
 
 
 class Session:
@@ -92,7 +75,7 @@ class Session:
             listed = await self._all_pages()
         tools, dropped = await run_in_thread(lambda: _usable(listed), "MCP tools")
         for name, reason in dropped:
-            self._on_dropped(name, reason)
+            self._on_dropped("tool", name, reason)
         return tools
 
     async def call_tool(
@@ -209,7 +192,7 @@ class Session:
         except ValidationError as error:
             raise McpInvalidResult(
                 f"The MCP server {self._server} sent {what} in a form that MCP does not allow: "
-                f"{_field(error)}.",
+                f"{first_problem(error)}.",
                 server=self._server,
             ) from error
         except (RuntimeError, InputRequiredRoundsExceededError) as error:
@@ -260,7 +243,7 @@ async def connect(
         return await session.answered(elicit(server, params, ask))
 
     client = Client(
-        _Tolerant(transport, on_dropped),
+        Tolerant(transport, on_dropped),
         mode=mode,
         message_handler=on_message,
         elicitation_callback=on_question,
@@ -344,135 +327,3 @@ def _is_deeper(value: object, limit: int) -> bool:
         if not level:
             return False
     return True
-
-
-# ---- tolerance ------------------------------------------------------------------------------
-
-
-class _Tolerant:
-    """A transport that takes out of a server's answers what the SDK is not to see.
-
-    Malformed tools, since the SDK validates a list as a whole and one would lose all; output
-    schemas; and the error code by which the SDK itself tells that the connection is closed.
-    """
-
-    def __init__(self, transport: Transport, on_dropped: Dropped) -> None:
-        self._transport = transport
-        self._on_dropped = on_dropped
-
-    async def __aenter__(self) -> TransportStreams:
-        read, write = await self._transport.__aenter__()
-        asked: dict[types.RequestId, str] = {}
-        return _Sifted(read, asked, self._on_dropped), _Outgoing(write, asked)
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> bool | None:
-        return await self._transport.__aexit__(kind, error, trace)
-
-
-class _Outgoing(Stream):
-    """Remembers which requests ask for tools, and in which version of MCP."""
-
-    def __init__(
-        self, stream: WriteStream[SessionMessage], asked: dict[types.RequestId, str]
-    ) -> None:
-        self._stream = stream
-        self._asked = asked
-
-    async def send(self, item: SessionMessage, /) -> None:
-        message = item.message
-        if isinstance(message, types.JSONRPCRequest) and message.method == "tools/list":
-            meta = (message.params or {}).get("_meta") or {}
-            version = meta.get(types.PROTOCOL_VERSION_META_KEY, LATEST_HANDSHAKE_VERSION)
-            self._asked[coerce_request_id(message.id)] = version
-        await self._stream.send(item)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-
-class _Sifted(Incoming):
-    def __init__(
-        self,
-        stream: ReadStream[SessionMessage | Exception],
-        asked: dict[types.RequestId, str],
-        on_dropped: Dropped,
-    ) -> None:
-        self._stream = stream
-        self._asked = asked
-        self._on_dropped = on_dropped
-
-    async def receive(self) -> SessionMessage | Exception:
-        item = await self._stream.receive()
-        if isinstance(item, Exception):
-            return item
-        match item.message:
-            case types.JSONRPCError() as failure:
-                return SessionMessage(_servers_own(failure), item.metadata)
-            case types.JSONRPCResponse() as response:
-                # matched as the SDK does it, which takes "1" for 1
-                version = self._asked.pop(coerce_request_id(response.id), None)
-                if version is not None:
-                    response = await self._usable(response, version)
-                return SessionMessage(response, item.metadata)
-        return item
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
-
-    async def _usable(self, response: types.JSONRPCResponse, version: str) -> types.JSONRPCResponse:
-        page = response.result
-        if not isinstance(page.get("tools"), list):
-            return response
-        kept = []
-        for tool in page["tools"][: TOOLS_PER_SERVER + 1]:
-            problem = _malformed(tool, page, version)
-            if problem is None:
-                kept.append(_without_output_schema(tool))
-            else:
-                self._on_dropped(_name_of(tool), problem)
-            await asyncio.sleep(0)
-        return response.model_copy(update={"result": {**page, "tools": kept}})
-
-
-def _servers_own(failure: types.JSONRPCError) -> types.JSONRPCError:
-    """A server may use the code of a closed connection for errors of its own, and does."""
-    error = failure.error
-    if error.code != types.CONNECTION_CLOSED or error.message.startswith(BROKE_OFF):
-        return failure
-    recoded = error.model_copy(update={"code": types.INTERNAL_ERROR})
-    return failure.model_copy(update={"error": recoded})
-
-
-def _without_output_schema(tool: dict[str, Any]) -> dict[str, Any]:
-    """The SDK would check each result against it on the loop."""
-    meta = {**(tool.get("_meta") or {}), OUTPUT_SCHEMA: tool.get("outputSchema")}
-    rest = {name: value for name, value in tool.items() if name != "outputSchema"}
-    return {**rest, "_meta": meta}
-
-
-def _malformed(tool: JsonValue, page: dict[str, Any], version: str) -> str | None:
-    """Checked as a page of its own, so that the SDK's own models decide."""
-    if not fits(tool, TOOL_BYTES):
-        return f"it has more than {TOOL_BYTES // 1024} KiB"
-    try:
-        parse_server_result("tools/list", version, {**page, "tools": [tool]})
-    except ValidationError as error:
-        field = _field(error)
-        return field.removeprefix("tools.0.") if field.startswith("tools.") else None
-    return None
-
-
-def _field(error: ValidationError) -> str:
-    """The first problem, never the value: that is the server's text."""
-    first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    return f"{'.'.join(map(str, first['loc'])) or 'result'}: {first['msg']}"
-
-
-def _name_of(tool: JsonValue) -> str:
-    name = tool.get("name") if isinstance(tool, dict) else None
-    return name if isinstance(name, str) else "without a name"

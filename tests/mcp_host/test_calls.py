@@ -140,14 +140,31 @@ async def test_a_result_without_text_is_read_from_its_structure() -> None:
     assert result.structured_content == {"sum": 3}
 
 
-async def test_an_invalid_result_is_an_error_that_names_the_field() -> None:
+async def test_a_malformed_block_of_a_result_costs_only_itself() -> None:
     async with running(s=plain()) as host:
         await host.state("ready")
 
         result = await host.call("malformed")
 
+    assert result.status == "ok"
+    assert result.text.splitlines() == [
+        "before",
+        "[a part of this result was left out: its type 'hologram' is unknown]",
+        "[a part of this result was left out: it is no image in the form that MCP has for it]",
+        "[a part of this result was left out: it has no type]",
+        "[a part of this result was left out: it is no object]",
+        "after",
+    ]
+
+
+async def test_an_invalid_result_is_an_error_that_names_the_field() -> None:
+    async with running(s=plain()) as host:
+        await host.state("ready")
+
+        result = await host.call("formless")
+
         assert result.status == "error"
-        assert "content.0" in result.text
+        assert "content" in result.text
         assert host.status().state == "ready"
 
 

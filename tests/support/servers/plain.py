@@ -160,7 +160,20 @@ class Plain:
         self.send({"id": self.request_id, "error": arguments})
 
     def call_malformed(self, arguments: Json) -> Json:
-        return {"content": [{"type": "hologram"}]}
+        """Blocks of which only the first and the last are as MCP has them."""
+        return {
+            "content": [
+                {"type": "text", "text": "before"},
+                {"type": "hologram"},
+                {"type": "image", "data": 7, "mimeType": "image/png"},
+                {"text": "no type"},
+                "no object",
+                {"type": "text", "text": "after"},
+            ]
+        }
+
+    def call_formless(self, arguments: Json) -> Json:
+        return {"content": "no list"}
 
     def call_die(self, arguments: Json) -> None:
         self.say("about to die")
