@@ -76,6 +76,7 @@ class Writer {
   private add(until: number): void {
     if (!this.last || (this.last.textContent?.length ?? 0) >= PIECE) {
       this.last = document.createElement("span");
+      this.last.className = "piece";
       this.element.append(this.last);
     }
     const line = this.text.indexOf("\n", this.written + PIECE);
