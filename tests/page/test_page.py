@@ -25,7 +25,7 @@ from tests.support.fake_openai import (
 expect = pytest.importorskip("playwright.async_api", reason="needs `uv sync --group page`").expect
 
 if TYPE_CHECKING:
-    from playwright.async_api import Page
+    from playwright.async_api import BrowserContext, Page
 
 LAST = ".answer:last-of-type"
 
@@ -33,6 +33,10 @@ LAST = ".answer:last-of-type"
 async def say(tab: "Page", words: str) -> None:
     await tab.get_by_role("textbox", name="Message").fill(words)
     await tab.keyboard.press("Enter")
+
+
+async def can_be_answered(tab: "Page") -> None:
+    await expect(tab.get_by_role("alertdialog")).to_have_attribute("aria-keyshortcuts", "A D")
 
 
 @pytest.fixture
@@ -63,6 +67,8 @@ async def test_an_answer_streams_in_and_is_markdown(
 
     await expect(tab.locator(".answer em")).to_have_text("words")
     await expect(tab.locator(".answer .hljs-title, .answer .hljs-built_in")).to_have_text("print")
+    lines = "document.querySelector('.answer pre code').getClientRects().length"
+    assert await tab.evaluate(lines) == 1
     await expect(tab.locator(".answer td").first).to_have_text("1")
     await expect(tab.locator(".said")).to_have_text("Hello")
     await expect(tab.locator(".facts")).to_contain_text("fake/test")
@@ -106,6 +112,36 @@ async def test_a_reload_and_a_second_window_in_the_middle_of_an_answer_lose_noth
         await expect(tab.locator(".answer")).to_have_count(1)
 
 
+async def test_a_connection_lost_in_the_middle_of_an_answer_loses_nothing(
+    app: App, open_page: Open, context: "BrowserContext", upstream: FakeOpenAI
+) -> None:
+    rest = asyncio.Event()
+    upstream.will(
+        Answer([chunk(content="Once upon "), rest, chunk(content="a time"), ending("stop")])
+    )
+    await context.add_init_script(
+        "window.sockets = [];"
+        "window.WebSocket = class extends WebSocket {"
+        "  constructor(...given) { super(...given); window.sockets.push(this); }"
+        "};"
+    )
+    tab = await open_page(app)
+    await say(tab, "Tell me")
+    await expect(tab.locator(".answer")).to_contain_text("Once upon")
+
+    await tab.evaluate("sockets[0].close()")
+    await tab.evaluate(  # as a function would, which the page's policy lets nobody make from text
+        "new Promise((done) => { const look = () =>"
+        " sockets[1]?.readyState === 1 ? done() : requestAnimationFrame(look); look(); })"
+    )
+    rest.set()
+
+    await expect(tab.locator(".answer .prose")).to_have_text("Once upon a time")
+    await expect(tab.locator(".facts")).to_have_count(1)
+    await expect(tab.locator(".said")).to_have_count(1)
+    assert len(upstream.bodies) == 1
+
+
 async def test_a_message_is_edited_into_a_branch_and_both_can_be_read(
     app: App, open_page: Open, upstream: FakeOpenAI
 ) -> None:
@@ -146,12 +182,41 @@ async def test_a_tool_asks_and_a_key_allows_it(
     await expect(ask).to_contain_text("plain wants to run echo")
     await expect(ask.locator(".arguments")).to_contain_text('"text": "hi"')
     await expect(ask).to_be_focused()
+    await can_be_answered(tab)
     await tab.keyboard.press("a")
 
     await expect(tab.locator(LAST)).to_contain_text("It said hi.")
     await expect(tab.locator(".call-state")).to_contain_text("done")
     await tab.locator(".call summary").click()
     await expect(tab.locator(".call")).to_contain_text("hi")
+
+
+async def test_a_key_that_is_held_answers_no_question(
+    start: Start, open_page: Open, upstream: FakeOpenAI
+) -> None:
+    tab = await open_page(await start(PLAIN_SERVER))
+    upstream.will(
+        tool_calls(("plain__echo", {"text": "one"}), ("plain__echo", {"text": "two"})),
+        text("Done."),
+    )
+    await say(tab, "Call both")
+    ask = tab.get_by_role("alertdialog")
+    await expect(tab.locator(".ask .badge")).to_have_count(1)
+    await expect(ask).to_be_focused()
+    await can_be_answered(tab)
+
+    await tab.keyboard.down("a")  # answers the first
+    await expect(ask).to_have_count(1)
+    await expect(tab.locator(".ask .badge")).to_have_count(0)
+    await can_be_answered(tab)
+    await tab.keyboard.down("a")  # is a repetition
+    await tab.keyboard.up("a")
+    await expect(ask).to_be_focused()
+    await tab.keyboard.press("d")
+
+    await expect(tab.locator(LAST)).to_contain_text("Done.")
+    await expect(tab.locator(".call-state", has_text="done")).to_have_count(1)
+    await expect(tab.locator(".call-state", has_text="not allowed")).to_have_count(1)
 
 
 async def test_arguments_are_changed_before_they_are_allowed(
@@ -271,6 +336,18 @@ async def test_files_are_attached_and_sent(
     await expect(tab.locator(LAST)).to_contain_text("Hello.")
     await expect(tab.locator(".mine")).to_contain_text("note.txt")
     assert "swordfish" in str(upstream.bodies[-1])
+
+
+async def test_a_file_dropped_anywhere_is_attached(app: App, open_page: Open) -> None:
+    tab = await open_page(app)
+    files = await tab.evaluate_handle(
+        "() => { const it = new DataTransfer();"
+        " it.items.add(new File(['Hi'], 'dropped.txt', {type: 'text/plain'})); return it; }"
+    )
+
+    await tab.locator(".sidebar").dispatch_event("drop", {"dataTransfer": files})
+
+    await expect(tab.locator(".drafts")).to_contain_text("dropped.txt")
 
 
 async def test_the_page_says_when_the_sidecar_is_stopped_and_when_a_tab_has_no_session(

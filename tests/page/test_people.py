@@ -11,7 +11,7 @@ import pytest
 from sidecar.app import App
 from tests.behaviour.conftest import PLAIN_SERVER
 from tests.page.conftest import Open, Start
-from tests.page.test_page import say
+from tests.page.test_page import can_be_answered, say
 from tests.support.fake_openai import Answer, FakeOpenAI, chunk, ending, status, text, tool_calls
 
 expect = pytest.importorskip("playwright.async_api", reason="needs `uv sync --group page`").expect
@@ -53,6 +53,7 @@ async def test_everything_can_be_done_with_the_keyboard(
     await tab.keyboard.type("Call it")
     await press(tab, "Enter")
     await expect(tab.get_by_role("alertdialog")).to_be_focused()
+    await can_be_answered(tab)
     await press(tab, "d")
     await expect(tab.locator(".answer").last).to_contain_text("Second.")
     await expect(tab.get_by_role("textbox", name="Message")).to_be_focused()
@@ -95,6 +96,7 @@ async def test_a_judge_of_accessibility_finds_nothing_serious(
     await say(tab, "Two")
     await expect(tab.get_by_role("alertdialog")).to_be_visible()
     found += await judged(tab)
+    await can_be_answered(tab)
     await tab.keyboard.press("a")
     await expect(tab.get_by_role("alert")).to_be_visible()
     await tab.locator(".call summary").click()

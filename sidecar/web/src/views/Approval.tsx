@@ -23,6 +23,9 @@ export function Approvals() {
   );
 }
 
+/** Nobody has read a question sooner: keys and clicks until then were meant for what was there. */
+const READ_MS = 500;
+
 type Duration = "once" | "conversation" | "always";
 
 function Ask({ approval, others }: { approval: Approval; others: number }) {
@@ -31,12 +34,17 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
   const edited = useSignal<string | null>(null);
   const problem = useSignal(false);
   const scope = useSignal<"tool" | "server">("tool");
+  const isReady = useSignal(false);
   const isElsewhere = approval.conversation_id !== thread.id.value;
 
   useEffect(() => {
     const isWriting = (document.activeElement as HTMLTextAreaElement | null)?.value;
     if (!isWriting) card.current?.focus();
-    return () => requestAnimationFrame(giveFocusBack);
+    const timer = setTimeout(() => (isReady.value = true), READ_MS);
+    return () => {
+      clearTimeout(timer);
+      requestAnimationFrame(giveFocusBack);
+    };
   }, []);
 
   const answer = (decision: "allow" | "deny", duration: Duration) => {
@@ -58,7 +66,8 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
 
   const onKeyDown = (event: KeyboardEvent) => {
     const isPlain = !event.ctrlKey && !event.metaKey && !event.altKey;
-    if (!isPlain || (event.target as HTMLElement).matches("textarea, select")) return;
+    const isTyping = (event.target as HTMLElement).matches("textarea, select");
+    if (!isReady.value || event.repeat || !isPlain || isTyping) return;
     if (event.key === "a") answer("allow", "once");
     else if (event.key === "d") answer("deny", "once");
   };
@@ -69,6 +78,7 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
       ref={card}
       tabIndex={-1}
       role="alertdialog"
+      aria-keyshortcuts={isReady.value ? "A D" : undefined}
       aria-label={t("asks", { server: visible(server), name: visible(name) })}
       onKeyDown={onKeyDown}
     >
@@ -115,15 +125,15 @@ function Ask({ approval, others }: { approval: Approval; others: number }) {
         </p>
       )}
       <div class="row">
-        <button type="button" class="main" onClick={() => answer("allow", "once")}>
+        <button type="button" class="main" disabled={!isReady.value} onClick={() => answer("allow", "once")}>
           {t("allowOnce")}
         </button>
         {edited.value === null && (
           <>
-            <button type="button" onClick={() => answer("allow", "conversation")}>
+            <button type="button" disabled={!isReady.value} onClick={() => answer("allow", "conversation")}>
               {t("allowConversation")}
             </button>
-            <button type="button" onClick={() => answer("allow", "always")}>
+            <button type="button" disabled={!isReady.value} onClick={() => answer("allow", "always")}>
               {t("allowAlways")}
             </button>
           </>

@@ -42,6 +42,15 @@ export function Composer() {
     element.style.height = `${element.scrollHeight}px`;
   }, [text.value]);
 
+  useEffect(() => {
+    document.addEventListener("dragover", onDrag);
+    document.addEventListener("drop", onDrag);
+    return () => {
+      document.removeEventListener("dragover", onDrag);
+      document.removeEventListener("drop", onDrag);
+    };
+  }, []);
+
   const onKeyDown = (event: KeyboardEvent) => {
     if (event.key === "Enter" && !event.shiftKey && !event.isComposing) {
       event.preventDefault();
@@ -66,11 +75,6 @@ export function Composer() {
       onSubmit={(event) => {
         event.preventDefault();
         send();
-      }}
-      onDragOver={(event) => event.preventDefault()}
-      onDrop={(event) => {
-        event.preventDefault();
-        attach([...(event.dataTransfer?.files ?? [])]);
       }}
     >
       {drafts.value.length > 0 && (
@@ -146,6 +150,13 @@ function DraftView({ draft }: { draft: Draft }) {
       </button>
     </li>
   );
+}
+
+/** Anywhere on the page: a browser shows a file that nobody takes in place of the page. */
+function onDrag(event: DragEvent): void {
+  if (!event.dataTransfer?.types.includes("Files")) return;
+  event.preventDefault();
+  if (event.type === "drop") attach([...event.dataTransfer.files]);
 }
 
 function attach(files: File[]): void {
