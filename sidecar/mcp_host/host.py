@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import Never
 
 from sidecar.chat.base import OnProgress
 from sidecar.config import McpServerConfig
@@ -100,14 +101,21 @@ class Host:
             async with asyncio.TaskGroup() as group:
                 for server in self._servers.values():
                     self._supervise(group, server, starts)
-                while True:
-                    await self._news.wait()
-                    self._news.clear()
-                    for name in (*self._servers, *self._wanted):
-                        await self._settle(name, group, starts)
+                try:
+                    await self._keep_settled(group, starts)
+                finally:
+                    for server in self._servers.values():
+                        server.will_end()  # and then the group cancels them
         finally:
             self.kill_now()  # none is left here, unless a second cancellation came
             self._guardian.close()
+
+    async def _keep_settled(self, group: asyncio.TaskGroup, starts: asyncio.Semaphore) -> Never:
+        while True:
+            await self._news.wait()
+            self._news.clear()
+            for name in (*self._servers, *self._wanted):
+                await self._settle(name, group, starts)
 
     def reconcile(self, servers: Mapping[str, McpServerConfig]) -> None:
         """These are the servers from now on: what differs is ended, begun or begun anew.
@@ -181,6 +189,7 @@ class Host:
             return
         if server is not None:
             task = self._supervised.pop(name)
+            server.will_end()
             task.cancel()
             await asyncio.wait([task])
             del self._servers[name], self._shown[name]

@@ -150,6 +150,7 @@ class McpServer:
         self._since = now()
         self._failures: deque[float] = deque(maxlen=FAILURES)
         self._attempts = 0
+        self._is_ending = False
         # of the present life
         self._process: ServerProcess | None = None
         self._session: Session | None = None
@@ -185,6 +186,10 @@ class McpServer:
             self._publish("stopped")
             self._restarted.set()
             self.log.close()
+
+    def will_end(self) -> None:
+        """To be called before `run` is cancelled."""
+        self._is_ending = True
 
     async def _supervise(self, starts: asyncio.Semaphore) -> Never:
         may_sleep = await self._recall() and self.config.start == "lazy"
@@ -475,15 +480,23 @@ class McpServer:
         except Exception as problem:  # the SDK and its transports raise what they like, in groups
             error = problem
         except asyncio.CancelledError:
-            if _is_cancelled():
+            if self._is_stopped():
                 raise
             # it came from the transport's own scope: the connection broke, nobody stops us
         finally:
             self._session = None
             self._era = None
-        if _is_cancelled():
+        if self._is_stopped():
             raise asyncio.CancelledError  # an error in closing had taken its place
         return error
+
+    def _is_stopped(self) -> bool:
+        """Whether a cancellation is ours, and not one of the transport's own scopes.
+
+        A scope that closes at that moment takes ours for its own, and counts it as done.
+        """
+        task = asyncio.current_task()
+        return self._is_ending or (task is not None and task.cancelling() > 0)
 
     def _lose(self) -> None:
         """The session is of no more use; whoever calls a tool now waits for the next one."""
@@ -768,8 +781,3 @@ class McpServer:
         info = error_info(error)
         detail = None if info.detail is None else self._hide(info.detail)
         return info.model_copy(update={"detail": detail})
-
-
-def _is_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

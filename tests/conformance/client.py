@@ -18,6 +18,11 @@ from typing import Any
 from sidecar.client import Client, ServerError
 from sidecar.messages import JsonObject
 from sidecar.protocol.approvals import ApprovalsPending, ApprovalsResolve, ApprovalsResolvePayload
+from sidecar.protocol.elicitations import (
+    ElicitationsPending,
+    ElicitationsResolve,
+    ElicitationsResolvePayload,
+)
 from sidecar.protocol.mcp import (
     ApprovePayload,
     AuthorizePayload,
@@ -144,16 +149,17 @@ async def main(url: str, context: dict[str, Any]) -> None:
             model = Model()
             upstream.will_choose(model.answer)
             async with (
-                _frontend(Path(folder), upstream.url) as client,
+                _frontend(Path(folder), upstream.url) as (client, window),
                 asyncio.TaskGroup() as group,
             ):
-                person = group.create_task(_agree(client))
+                person = group.create_task(_agree(window))
                 await Scenario(client, model, context).run(url)
                 person.cancel()
 
 
 @contextlib.asynccontextmanager
-async def _frontend(home: Path, upstream: str) -> AsyncIterator[Client]:
+async def _frontend(home: Path, upstream: str) -> AsyncIterator[tuple[Client, Client]]:
+    """Its connection, and that of the window in which a person is asked."""
     settings = json.dumps(
         {
             "providers": {"fake": {"kind": "openai_compatible", "base_url": upstream}},
@@ -166,18 +172,30 @@ async def _frontend(home: Path, upstream: str) -> AsyncIterator[Client]:
     }
     async with spawned(home, "--managed", settings=settings, environ=environ) as sidecar:
         await sidecar.first_line()
-        async with sidecar.client(events=["*"], answers=["approvals", "elicitations"]) as client:
-            yield client
+        async with (
+            sidecar.client(events=["mcp"]) as client,
+            sidecar.client(answers=["approvals", "elicitations"]) as window,
+        ):
+            yield client, window
         sidecar.close_stdin()
         await sidecar.ended()
         print(sidecar.stderr, file=sys.stderr)
 
 
 async def _agree(client: Client) -> None:
-    while True:
-        asked = await client.event(ApprovalsPending)
-        answer = ApprovalsResolvePayload(approval_id=asked.data.approval_id, decision="allow")
-        await client.request(ApprovalsResolve, answer)
+    async for event in client.events():
+        match event:
+            case ApprovalsPending(data=asked):
+                allow = ApprovalsResolvePayload(approval_id=asked.approval_id, decision="allow")
+                await client.request(ApprovalsResolve, allow)
+            case ElicitationsPending(data=form):
+                content = None
+                if form.requested_schema is not None:
+                    content = _stub(form.requested_schema)
+                accept = ElicitationsResolvePayload(
+                    elicitation_id=form.elicitation_id, action="accept", content=content
+                )
+                await client.request(ElicitationsResolve, accept)
 
 
 def _stub(schema: Any) -> Any:

@@ -1,10 +1,12 @@
 """A server's life: how it starts, what goes wrong, and that it comes back."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 
@@ -12,7 +14,7 @@ import pytest
 
 from sidecar.config import McpServerConfig
 from sidecar.errors import Conflict, NotFound
-from sidecar.mcp_host import server
+from sidecar.mcp_host import server, session
 from tests.support.bridge import TRANSPORTS, modern_over_http, served
 from tests.support.hosts import faulty, is_alive, loop_watch, modern, plain, running, until_dead
 
@@ -503,3 +505,28 @@ async def test_a_call_right_after_a_crash_waits_for_the_restart() -> None:
             second = await host.host.call(echo, {"text": "x"}, "2", lambda *progress: None)
 
         assert (first.status, second.status) == ("unknown", "ok")
+
+
+async def test_an_end_that_a_transport_takes_for_its_own_is_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    connecting = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def connect(*args: object) -> AsyncIterator[None]:
+        """As a scope of anyio that is closing at that moment."""
+        try:
+            connecting.set()
+            await asyncio.Event().wait()
+            yield
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.uncancel()
+            raise
+
+    monkeypatch.setattr(session, "connect", connect)
+    async with asyncio.timeout(10), running(s=plain()) as host:
+        await connecting.wait()
+
+    assert host.states()[-1] == "stopped"
