@@ -8,6 +8,7 @@ import { link } from "../net/connection";
 import { send as sendFile } from "../net/files";
 import { attempt, dialog } from "../state/app";
 import { model } from "../state/models";
+import { approvals } from "../state/questions";
 import { kinds, thread, type ToSend } from "../state/thread";
 import { editing } from "./editing";
 import { FileView } from "./FileView";
@@ -34,7 +35,9 @@ export function Composer() {
   const field = useRef<HTMLTextAreaElement>(null);
   const picker = useRef<HTMLInputElement>(null);
   const id = thread.id.value;
-  useEffect(() => field.current?.focus(), [id]);
+  useEffect(() => {
+    if (!approvals.peek().length) field.current?.focus(); // else the question has it
+  }, [id]);
   useLayoutEffect(() => {
     const element = field.current;
     if (!element) return;
