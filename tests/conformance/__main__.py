@@ -51,7 +51,10 @@ class Suite:
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         tools = self.modules / ".bin"
         command = [str(tools / "node"), str((tools / "conformance").resolve()), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, timeout=2 * SCENARIO_S)
+        try:
+            return subprocess.run(command, capture_output=True, text=True, timeout=2 * SCENARIO_S)
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 1, "", "It did not end in time.")
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ from tests.support.processes import spawned
 SERVER = "judge"
 SIGN_INS = 3  # in a row: a server that is never content gets no more
 SIGNED_IN_S = 10.0  # after the browser came back
-SETTLED = frozenset(("ready", "needs_auth", "failed", "backoff"))
+SETTLED = frozenset(("ready", "degraded", "needs_auth", "failed", "backoff"))
 CLIENT_METADATA = "https://conformance-test.local/client-metadata.json"  # which the suite knows
 STUBS: dict[object, Any] = {
     "string": "test", "number": 1.5, "integer": 1, "boolean": True, "array": [], "object": {},
@@ -75,16 +75,10 @@ class Scenario:
         await self._client.request(McpServersApprove, agreed)
         for _ in range(SIGN_INS):
             status = await self._settled()
-            if status.state == "needs_auth":
-                if not await self._sign_in():
-                    return
-                continue
-            if status.state != "ready":
-                return
-            await self._chat()
-            if not await self._wants_more():
-                return
-            if not await self._sign_in():
+            if status.state == "ready":
+                await self._chat()
+                status = await self._status()
+            if not wants_sign_in(status) or not await self._sign_in():
                 return
 
     def _entry(self, url: str) -> ServerEntry:
@@ -104,11 +98,6 @@ class Scenario:
         while (status := await self._status()).state not in SETTLED:
             await self._client.event(McpServerStateChanged)
         return status
-
-    async def _wants_more(self) -> bool:
-        """Whether the server said during the chat that it wants a person to sign in (again)."""
-        error = (await self._status()).error_info
-        return error is not None and error.code == "mcp_auth_required"
 
     async def _sign_in(self) -> bool:
         """As a person in a browser; False when that is refused."""
@@ -141,6 +130,11 @@ class Scenario:
         if named:
             return [(offered[call["name"]], call["arguments"]) for call in named]
         return [(tool.offered_as, _stub(tool.input_schema)) for tool in tools]
+
+
+def wants_sign_in(status: McpServerStatus) -> bool:
+    """At all, or for more than it was signed in to."""
+    return status.error_info is not None and status.error_info.code == "mcp_auth_required"
 
 
 async def main(url: str, context: dict[str, Any]) -> None:
