@@ -49,7 +49,7 @@ _CAUSES = (
         "Its package wants a newer Node.js: install one (https://nodejs.org).",
     ),
     (
-        r"Cannot find (?:module|package) '.*[/\\]_npx[/\\]([0-9a-f]+)[/\\]",
+        r"Cannot find (?:module|package) '[^']*[/\\]_npx[/\\]([0-9a-f]+)[/\\]",
         "npm's copy of the package is incomplete: delete the folder `~/.npm/_npx/{0}`.",
     ),
     (

@@ -370,4 +370,4 @@ def test_no_text_takes_long_to_look_at() -> None:
         lines = [text * (4096 // len(text))] * 20
         began = time.thread_time()  # whatever else the machine does
         advice_on(lines)
-        assert time.thread_time() - began < 0.5, text  # 0.02 to 0.05 on an idle machine
+        assert time.thread_time() - began < 0.2, text  # 0.02 on an idle machine
