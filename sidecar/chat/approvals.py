@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from sidecar.chat.base import ToolSource
 from sidecar.chat.questions import Questions
-from sidecar.errors import BadRequest, NotFound
+from sidecar.errors import BadRequest
 from sidecar.mcp_host.consent import (
     Allowed,
     Asked,
@@ -97,7 +97,9 @@ class Approvals:
         self._rules = rules
         self._tools = tools
         self._publish = publish
-        self.questions: Questions[Verdict, ApprovalResolution] = Questions(timeout_s, self._tell)
+        self.questions: Questions[Verdict, ApprovalResolution] = Questions(
+            "approval", timeout_s, self._tell
+        )
         self._open: dict[str, _Question] = {}
         self._conversation_rules: list[StoredRule] = []
 
@@ -145,7 +147,8 @@ class Approvals:
             await self._check(question, payload)
             question = self._open.get(payload.approval_id)  # somebody may have been faster
         if question is None:
-            return self._late(payload.approval_id)
+            told = self.questions.told(payload.approval_id)
+            return ApprovalsResolveResult(applied=False, decision=told.decision, by=told.by)
         verdict: Verdict = Deny("person", DENIALS["person"])
         if payload.decision == "allow":
             verdict = Allow(question.arguments if payload.arguments is None else payload.arguments)
@@ -221,12 +224,6 @@ class Approvals:
         resolution = ApprovalResolution(approval_id=approval_id, decision=decision, by=by)
         self._publish(ApprovalsResolved(data=resolution))
         return resolution
-
-    def _late(self, approval_id: str) -> ApprovalsResolveResult:
-        resolution = self.questions.told(approval_id)
-        if resolution is None:
-            raise NotFound("There is no such approval; `hello` lists those that are pending.")
-        return ApprovalsResolveResult(applied=False, decision=resolution.decision, by=resolution.by)
 
     def _rule(self, question: _Question, payload: ApprovalsResolvePayload) -> StoredRule:
         tool, is_tool = question.tool, payload.scope == "tool"

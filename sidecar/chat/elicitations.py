@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 from sidecar.chat.questions import Questions
-from sidecar.errors import BadRequest, NotFound
+from sidecar.errors import BadRequest
 from sidecar.mcp_host.asking import Question, Reply
 from sidecar.messages import JsonObject
 from sidecar.protocol.elicitations import (
@@ -29,7 +29,9 @@ class Elicitations:
     def __init__(self, *, timeout_s: float, check: Check, publish: Callable[[Event], None]) -> None:
         self._check = check
         self._publish = publish
-        self.questions: Questions[Reply, ElicitationResolution] = Questions(timeout_s, self._tell)
+        self.questions: Questions[Reply, ElicitationResolution] = Questions(
+            "elicitation", timeout_s, self._tell
+        )
         self._open: dict[str, tuple[Elicitation, Question]] = {}
 
     def pending(self) -> tuple[Elicitation, ...]:
@@ -57,7 +59,8 @@ class Elicitations:
         if asked is not None:
             content = await self._content(asked[1], answer)
         if elicitation_id not in self._open:  # somebody may have been faster
-            return self._late(elicitation_id)
+            told = self.questions.told(elicitation_id)
+            return ElicitationsResolveResult(applied=False, action=told.action, by=told.by)
         self.questions.settle(elicitation_id, Reply(answer.action, content), connection_id)
         return ElicitationsResolveResult(applied=True, action=answer.action, by=connection_id)
 
@@ -91,12 +94,6 @@ class Elicitations:
         )
         self._publish(ElicitationsResolved(data=resolution))
         return resolution
-
-    def _late(self, elicitation_id: str) -> ElicitationsResolveResult:
-        told = self.questions.told(elicitation_id)
-        if told is None:
-            raise NotFound("There is no such elicitation; `hello` lists those that are pending.")
-        return ElicitationsResolveResult(applied=False, action=told.action, by=told.by)
 
 
 def _defaults(schema: JsonObject) -> JsonObject:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Generic, TypeVar
 
+from sidecar.errors import NotFound
+
 ANSWERS_KEPT = 256  # so that a late answer reads who was first
 
 A = TypeVar("A")
@@ -19,8 +21,9 @@ R = TypeVar("R")
 class Questions(Generic[A, R]):
     """Of one kind: `A` is an answer, `R` what everybody is told of it."""
 
-    def __init__(self, timeout_s: float, tell: Callable[[str, A, str], R]) -> None:
-        """`tell` is called once for each question: its id, the answer, and whose it was."""
+    def __init__(self, what: str, timeout_s: float, tell: Callable[[str, A, str], R]) -> None:
+        """`what` is one called; `tell` is called once for each: its id, the answer, and whose."""
+        self._what = what
         self._timeout_s = timeout_s
         self._tell = tell
         self._answerers: set[str] = set()
@@ -77,6 +80,9 @@ class Questions(Generic[A, R]):
         while len(self._answered) > ANSWERS_KEPT:
             self._answered.popitem(last=False)
 
-    def told(self, question_id: str) -> R | None:
-        """What was told of a question that is over; None for one that nobody remembers."""
-        return self._answered.get(question_id)
+    def told(self, question_id: str) -> R:
+        """What was told of a question that is over. Raises NotFound for one nobody remembers."""
+        told = self._answered.get(question_id)
+        if told is None:
+            raise NotFound(f"There is no such {self._what}; `hello` lists those that are pending.")
+        return told
