@@ -18,7 +18,7 @@ from sidecar.protocol.elicitations import (
 from sidecar.protocol.events import Event
 from sidecar.visible import visible_json
 
-OPEN = 64  # one more is dismissed: nobody reads them
+OPEN_BYTES = 128 * 1024  # of all open questions, so that `hello` fits a frame
 SHOWN_CHARS = 2048  # of one text in a form
 
 Check = Callable[[JsonObject, JsonObject], Awaitable[None]]
@@ -38,11 +38,11 @@ class Elicitations:
         return tuple(shown for shown, _ in self._open.values())
 
     async def ask(self, question: Question) -> Reply:
-        """Wait for a person; where there is nobody to ask, it is dismissed at once."""
+        """Wait for a person; dismissed at once where nobody can be asked, or too much already."""
         dismissed = Reply("cancel")
-        if not self.questions.can_ask or len(self._open) >= OPEN:
-            return dismissed
         shown = self._shown(question)
+        if not self.questions.can_ask or not self._has_room_for(shown):
+            return dismissed
         self._open[shown.elicitation_id] = shown, question
         pending = ElicitationsPending(data=shown)
         return await self.questions.ask(
@@ -87,6 +87,9 @@ class Elicitations:
             expires_at=self.questions.expires_at(),
         )
 
+    def _has_room_for(self, shown: Elicitation) -> bool:
+        return sum(_size(each) for each in (*self.pending(), shown)) <= OPEN_BYTES
+
     def _tell(self, elicitation_id: str, reply: Reply, by: str) -> ElicitationResolution:
         del self._open[elicitation_id]
         resolution = ElicitationResolution(
@@ -94,6 +97,10 @@ class Elicitations:
         )
         self._publish(ElicitationsResolved(data=resolution))
         return resolution
+
+
+def _size(elicitation: Elicitation) -> int:
+    return len(elicitation.model_dump_json(by_alias=True).encode())
 
 
 def _defaults(schema: JsonObject) -> JsonObject:
