@@ -177,15 +177,19 @@ def _preview(imported: ImportedServer, *, is_taken: bool) -> ServerPreview:
 
 def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mapping[str, str]]:
     """The entry for the file, and the secrets for the keyring by their names."""
-    given = entry.model_dump(mode="json", exclude_none=True, exclude={"server", *PLACES})
-    written: JsonObject = {**literal(given), "approved": ""}
+    given = entry.model_dump(
+        mode="json",
+        exclude_none=True,
+        exclude={"server": True, "env": True, "headers": True, "oauth": {CLIENT_SECRET}},
+    )
+    written: dict[str, Any] = {**literal(given), "approved": ""}
     if "deny" in before:  # to trust and to allow was for what it was
         written["deny"] = literal(before["deny"])
     secrets: dict[str, str] = {}
     for place in PLACES:
-        values = _open_values(entry) if place == "oauth" else {}
         old = before.get(place)
         for name, value in _secret_values(entry, place).items():
+            values = written.setdefault(place, {})
             if isinstance(value, str):
                 secrets[secret_name(entry.server, place, name)] = value
                 values[name] = reference(entry.server, place, name)
@@ -194,8 +198,6 @@ def _written(entry: ServerEntry, before: JsonObject) -> tuple[JsonObject, Mappin
                 values[name] = old[name] if is_reference else literal(old[name])
             else:
                 raise BadRequest(f"{place}.{name} is masked, and there is no value that it hides.")
-        if values:
-            written[place] = values
     return written, secrets
 
 
@@ -208,16 +210,6 @@ def _secret_values(entry: ServerEntry, place: Place) -> Mapping[str, str | Maske
         case "oauth":
             secret = None if entry.oauth is None else entry.oauth.client_secret
             return {} if secret is None else {CLIENT_SECRET: secret}
-
-
-def _open_values(entry: ServerEntry) -> JsonObject:
-    """Of `oauth`: what may be read in the file."""
-    if entry.oauth is None:
-        return {}
-    values: JsonObject = literal(
-        entry.oauth.model_dump(mode="json", exclude_none=True, exclude={CLIENT_SECRET})
-    )
-    return values
 
 
 def _servers(top: MutableMapping[str, Any], name: str) -> MutableMapping[str, Any]:
