@@ -63,6 +63,7 @@ LISTS = {
     "resources/templates/list": _List("resourceTemplates", "resource template", "uriTemplate"),
 }
 CALL = "tools/call"
+SIFTED = frozenset((*LISTS, CALL))
 BLOCK_TYPES = ("text", "image", "audio", "resource_link", "resource")
 
 
@@ -104,7 +105,7 @@ class _Outgoing(Stream):
 
     async def send(self, item: SessionMessage, /) -> None:
         match item.message:
-            case types.JSONRPCRequest(method=method) as request if method in (*LISTS, CALL):
+            case types.JSONRPCRequest(method=method) as request if method in SIFTED:
                 meta = (request.params or {}).get("_meta") or {}
                 version = meta.get(types.PROTOCOL_VERSION_META_KEY, LATEST_HANDSHAKE_VERSION)
                 self._asked[coerce_request_id(request.id)] = _Asked(method, version)

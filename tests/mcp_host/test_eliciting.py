@@ -109,20 +109,23 @@ async def test_a_question_is_taken_back_when_its_call_is_cancelled() -> None:
 
 
 async def test_the_clock_of_a_call_stands_still_while_a_person_thinks() -> None:
-    answered = asyncio.Event()
+    meanwhile: list[str] = []
 
     async def think(question: Question) -> Reply:
-        await asyncio.sleep(0.6)  # longer than the call may take
-        answered.set()
+        """Longer than a call may take: another server's takes all of that time."""
+        other = await host.call("hang", server="other")
+        meanwhile.append(other.status)
         return Reply("accept", {"name": "Ada"})
 
-    async with running(s=plain(call_timeout_s=0.3)) as host:
+    impatient = plain(call_timeout_s=0.3)
+    async with running(s=impatient, other=impatient) as host:
         await host.state("ready")
+        await host.state("ready", server="other")
         host.answer = think
 
         result = await host.call("ask", **FORM)
 
-    assert answered.is_set()
+    assert meanwhile == ["timeout"]
     assert result.status == "ok"
 
 
