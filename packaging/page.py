@@ -20,7 +20,7 @@ LATE_S = 300
 
 
 class PageHook(BuildHookInterface[Any]):
-    """Leaves `sidecar/web/dist`; without a network also what an earlier build left there."""
+    """Leaves `sidecar/web/dist`; where that fails, none of an earlier build either."""
 
     PLUGIN_NAME = "custom"
 

@@ -30,7 +30,7 @@ const LONGEST = 50_000; // characters; more takes too long, and is read by nobod
 
 // The usual ones without those that nobody asks a model for: they would be a tenth of the page.
 const LANGUAGES = {
-  bash, c, cpp, csharp, css, diff, go, ini, java, javascript, json, kotlin, 
+  bash, c, cpp, csharp, css, diff, go, ini, java, javascript, json, kotlin,
   markdown, php, python, ruby, rust, shell, sql, typescript,
   xml, yaml,
 };

@@ -118,10 +118,11 @@ class Thread {
       model: chosenModel.value,
       retry_key: crypto.randomUUID(),
     };
-    const parent = replaces === null ? this.head.value : (this.parentOf(replaces) ?? null);
-    if (replaces !== null) payload.replaces = replaces;
     this.refused.value = null;
-    if (replaces !== null) this.head.value = parent;
+    if (replaces !== null) {
+      payload.replaces = replaces;
+      this.head.value = this.messages.value.get(replaces)?.parentId ?? null;
+    }
     this.sending.value = parts;
     this.begin({ action: "chat", payload }, parts);
   }
@@ -227,10 +228,6 @@ class Thread {
 
   private put(message: ShownMessage): void {
     this.messages.value = new Map(this.messages.value).set(message.id, message);
-  }
-
-  private parentOf(id: string): string | null | undefined {
-    return this.messages.value.get(id)?.parentId;
   }
 }
 

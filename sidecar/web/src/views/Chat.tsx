@@ -44,12 +44,11 @@ export function Chat() {
 
 function Messages({ isEmpty }: { isEmpty: boolean }) {
   const scroller = useRef<HTMLDivElement>(null);
-  const end = useRef<HTMLDivElement>(null);
   const follows = useRef(true);
 
   useLayoutEffect(() => {
     const element = scroller.current;
-    if (!element || !end.current) return undefined;
+    if (!element) return undefined;
     const toEnd = () => {
       if (follows.current) element.scrollTop = element.scrollHeight;
     };
@@ -96,7 +95,6 @@ function Messages({ isEmpty }: { isEmpty: boolean }) {
         {turn && <Answering turn={turn} />}
         <Refused />
         <Announcer />
-        <div ref={end} />
       </div>
     </div>
   );

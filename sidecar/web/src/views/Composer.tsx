@@ -7,10 +7,10 @@ import { t } from "../i18n";
 import { link } from "../net/connection";
 import { send as sendFile } from "../net/files";
 import { attempt, dialog } from "../state/app";
+import { editing } from "../state/editing";
 import { model } from "../state/models";
 import { approvals } from "../state/questions";
 import { kinds, thread, type ToSend } from "../state/thread";
-import { editing } from "./editing";
 import { FileView } from "./FileView";
 import { Icon } from "./icons";
 

@@ -2,16 +2,17 @@ import { useSignal } from "@preact/signals";
 import { useEffect, useRef } from "preact/hooks";
 
 import { duration, type Key, money, number, t, time } from "../i18n";
-import { Markdown } from "../markdown/Markdown";
 import type { Usage } from "../protocol";
 import { attempt } from "../state/app";
+import { editing } from "../state/editing";
 import { plainText, type Problem, type Shown, type ShownMessage } from "../state/message";
 import { thread } from "../state/thread";
 import type { Turn } from "../state/turns";
 import { CallCard } from "./CallCard";
-import { editing } from "./editing";
+import { CopyButton } from "./CopyButton";
 import { FileView } from "./FileView";
 import { Icon } from "./icons";
+import { Markdown } from "./Markdown";
 import { ProblemView } from "./ProblemView";
 
 
@@ -130,21 +131,6 @@ function Actions({ message }: { message: ShownMessage }) {
       )}
       {!isMine && <Facts message={message} />}
     </footer>
-  );
-}
-
-function CopyButton({ text }: { text: () => string }) {
-  const isDone = useSignal(false);
-  const copy = async () => {
-    await navigator.clipboard.writeText(text());
-    isDone.value = true;
-    setTimeout(() => (isDone.value = false), 1500);
-  };
-  const label = t(isDone.value ? "copied" : "copy");
-  return (
-    <button type="button" class="quiet" aria-label={label} title={label} onClick={() => void copy()}>
-      <Icon name={isDone.value ? "check" : "copy"} />
-    </button>
   );
 }
 

@@ -3,7 +3,7 @@
 
 import { useLayoutEffect, useRef } from "preact/hooks";
 
-import type { Code } from "./blocks";
+import type { Code } from "../markdown/blocks";
 import { CopyButton } from "./CopyButton";
 
 const PIECE = 4096; // characters, and on to the end of the line
@@ -30,7 +30,7 @@ export function CodeBlock({ code: { language, text }, isOver }: Props) {
     <div class="block code">
       <div class="code-head">
         {language}
-        <CopyButton text={() => text} />
+        <CopyButton text={() => text} isWord />
       </div>
       <pre tabIndex={0}>
         <code ref={code} />
@@ -40,7 +40,7 @@ export function CodeBlock({ code: { language, text }, isOver }: Props) {
 }
 
 async function colour(element: HTMLElement, text: string, language: string): Promise<void> {
-  const { highlighted } = await import("./highlight");
+  const { highlighted } = await import("../markdown/highlight");
   const html = highlighted(text, language);
   if (html) element.innerHTML = html as unknown as string;
 }

@@ -5,10 +5,10 @@ import { parse } from "marked";
 import type { VNode } from "preact";
 import { useEffect, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 
-import { type Block, Blocks } from "./blocks";
+import { type Block, Blocks } from "../markdown/blocks";
+import { enrich } from "../markdown/enrich";
+import { prose } from "../markdown/sanitize";
 import { CodeBlock } from "./CodeBlock";
-import { enrich } from "./enrich";
-import { prose } from "./sanitize";
 
 interface Props {
   text: ReadonlySignal<string>;
